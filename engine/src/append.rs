@@ -1,0 +1,668 @@
+//! An append, as its caller's thread goes through it: check, look, take permits, reserve, submit.
+//!
+//! ```text
+//! Write / Store::append    the call is checked, its record encoded into a pooled request
+//!   Shard::submit
+//!     locate               slots are looked up in the index
+//!     consider             one look at every slot: conflict? replay?
+//!     acquire              permits for memory and prepared space; slots for new aggregates
+//!     attempt              look again, submit, install, decide ([`crate::reserve::decide`]); again if a race was lost
+//!   Ticket
+//! ```
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::expect::Expect;
+use crate::format::{EncodeError, Role};
+use crate::index::SlotKey;
+use crate::key;
+use crate::limits;
+use crate::read::RecordedWrite;
+use crate::reserve::decide::{self, Look};
+use crate::reserve::pause;
+use crate::reserve::slot::client_version;
+use crate::reserve::slot_ref::SlotRef;
+use crate::reserve::write::{Entry, Status};
+use crate::shard::Shard;
+use crate::store::Store;
+use crate::sync::epoch::{self, Guard};
+use crate::ticket::{Committed, Ticket};
+use crate::writer::intake::Patience;
+use crate::writer::pool;
+use crate::writer::request::{
+    Asked, Done, Kind, Payload, Plan, Request, Tag, Taken, TicketCell,
+};
+
+/// A write to one or several aggregates: all of it takes effect, or nothing.
+///
+/// Made by [`Store::write`]. The aggregates must live on one shard. Each appears once.
+#[must_use = "nothing is written before `submit`"]
+pub struct Write {
+    store: Store,
+    request: Box<Request>,
+    shard: Option<usize>,
+    client: Option<(u128, u64)>,
+    /// What was wrong first.
+    wrong: Option<Error>,
+}
+
+impl Write {
+    pub(crate) fn new(store: Store) -> Write {
+        Write { store, request: pool::take(), shard: None, client: None, wrong: None }
+    }
+
+    /// Appends events to an aggregate, on a condition.
+    pub fn append(
+        self,
+        key: impl AsRef<[u8]>,
+        expect: Expect,
+        events: impl IntoIterator<Item = Event>,
+    ) -> Write {
+        self.with(|write| write.add(key.as_ref(), expect, Some(&mut events.into_iter())))
+    }
+
+    /// Demands something of an aggregate that the write does not change. `Any` demands nothing and is refused.
+    pub fn check(self, key: impl AsRef<[u8]>, expect: Expect) -> Write {
+        self.with(|write| {
+            if expect == Expect::Any {
+                return Err(Error::invalid(
+                    "a check expects any version, which checks nothing: expected `Exists`, `Absent` or a version",
+                ));
+            }
+            write.add(key.as_ref(), expect, None)
+        })
+    }
+
+    /// Makes a retry safe: names the client and the number of this write among its writes. Numbers of a client rise.
+    ///
+    /// Sent again as the newest of its client on the aggregates that it appends to, a write returns its original result
+    /// ([`Committed::is_replay`]), whatever its expected versions say. With a number that is not higher than
+    /// all seen and not the newest it is refused: [`ErrorKind::Duplicate`].
+    pub fn client(mut self, client: u128, sequence: u64) -> Write {
+        self.client = Some((client, sequence));
+        self
+    }
+
+    /// Submits the write. Waits while limits on work in flight are reached and somebody works on it.
+    ///
+    /// # Errors
+    ///
+    /// See [`ErrorKind`]. After any error, nothing of the write is readable, now or after a crash.
+    pub fn submit(self) -> Result<Ticket, Error> {
+        self.submit_with(Patience::Wait)
+    }
+
+    /// As [`submit`](Write::submit), but says [`Busy`](ErrorKind::Busy) or [`Full`](ErrorKind::Full) instead of waiting.
+    pub fn try_submit(self) -> Result<Ticket, Error> {
+        self.submit_with(Patience::Refuse)
+    }
+
+    fn submit_with(self, patience: Patience) -> Result<Ticket, Error> {
+        let Write { store, mut request, shard, client, wrong } = self;
+        if let Some(wrong) = wrong {
+            pool::give(request);
+            return Err(wrong);
+        }
+        let Some(shard) = shard.and_then(|shard| store.shard(shard)) else {
+            pool::give(request);
+            return Err(Error::invalid("a write is empty: expected an append or a check at least"));
+        };
+        if let Err(wrong) = finish(&mut request, client, store.write_bytes_max()) {
+            pool::give(request);
+            return Err(wrong);
+        }
+        shard.submit(request, client, patience)
+    }
+
+    fn with(mut self, step: impl FnOnce(&mut Write) -> Result<(), Error>) -> Write {
+        if self.wrong.is_none() {
+            self.wrong = step(&mut self).err();
+        }
+        self
+    }
+
+    fn add(
+        &mut self,
+        key: &[u8],
+        expect: Expect,
+        events: Option<&mut dyn Iterator<Item = Event>>,
+    ) -> Result<(), Error> {
+        key::check(key)?;
+        let plan = &mut self.request.payload.plan;
+        if plan.parts.len() == limits::AGGREGATES_PER_WRITE_MAX {
+            return Err(Error::too_large(
+                "the write",
+                plan.parts.len() + 1,
+                limits::AGGREGATES_PER_WRITE_MAX,
+                "aggregates",
+            ));
+        }
+        let route = self.store.route(key);
+        if plan.parts.iter().any(|part| part.hash == route.hash && plan.key(part) == key) {
+            return Err(Error::invalid("an aggregate appears twice in one write").with_keys([key]));
+        }
+        if *self.shard.get_or_insert(route.shard) != route.shard {
+            let keys = plan.keys().chain([key]);
+            return Err(Error::new(
+                ErrorKind::CrossShard,
+                "the aggregates of a write live on different shards: expected one shard",
+            )
+            .with_keys(keys));
+        }
+        plan.push(key, route.hash, expect, events.is_none());
+        add_part(&mut self.request, key, expect, events)
+    }
+}
+
+impl fmt::Debug for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Write")
+            .field("aggregates", &self.request.payload.plan.parts.len())
+            .field("client", &self.client)
+            .field("wrong", &self.wrong)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Encodes one part; `None` for one that only checks.
+fn add_part(
+    request: &mut Request,
+    key: &[u8],
+    expect: Expect,
+    events: Option<&mut dyn Iterator<Item = Event>>,
+) -> Result<(), Error> {
+    let record = &mut request.payload.record;
+    let Some(events) = events else {
+        return record.begin_part(Role::Check, expect, key).map_err(|e| refused(e, key));
+    };
+    record.begin_part(Role::Append, expect, key).map_err(|e| refused(e, key))?;
+    let before = record.events();
+    for event in events {
+        check_event(&event)?;
+        record.push_event(&event).map_err(|e| refused(e, key))?;
+    }
+    if record.events() == before {
+        return Err(Error::invalid("an append has no events: expected one at least").with_keys([key]));
+    }
+    Ok(())
+}
+
+fn check_event(event: &Event) -> Result<(), Error> {
+    let type_bytes = event.event_type().len();
+    if type_bytes == 0 {
+        return Err(Error::invalid("an event type is empty: expected 1 to 255 bytes"));
+    }
+    if type_bytes > limits::EVENT_TYPE_BYTES_MAX {
+        return Err(Error::too_large(
+            "the event type",
+            type_bytes,
+            limits::EVENT_TYPE_BYTES_MAX,
+            "bytes",
+        ));
+    }
+    Ok(())
+}
+
+fn refused(error: EncodeError, key: &[u8]) -> Error {
+    match error {
+        EncodeError::OutOfMemory => Error::out_of_memory("a write"),
+        EncodeError::Limit(what) => Error::new(
+            ErrorKind::TooLarge,
+            format!(
+                "the {what} is over its limit: expected at most {} events, {} aggregates and {} bytes a write",
+                limits::EVENTS_PER_WRITE_MAX,
+                limits::AGGREGATES_PER_WRITE_MAX,
+                limits::WRITE_BYTES_MAX
+            ),
+        )
+        .with_keys([key]),
+        EncodeError::Incomplete(what) => Error::invalid(what).with_keys([key]),
+    }
+}
+
+/// Completes the record of a write, and checks its size.
+fn finish(request: &mut Request, client: Option<(u128, u64)>, bytes_max: usize) -> Result<(), Error> {
+    if let Some((_, sequence)) = client
+        && client_version(sequence).is_none()
+    {
+        return Err(Error::invalid("the client's sequence is u64::MAX: expected less"));
+    }
+    let payload = &mut request.payload;
+    if payload.plan.parts.iter().all(|part| part.check) {
+        payload.kind = Kind::Watch;
+        return Ok(());
+    }
+    let first = payload.plan.keys().next().unwrap_or_default();
+    payload.record.finish(client).map_err(|e| refused(e, first))?;
+    let bytes = payload.record.record_bytes();
+    if bytes > bytes_max {
+        return Err(Error::too_large("the write as it is stored", bytes, bytes_max, "bytes"));
+    }
+    Ok(())
+}
+
+/// The aggregate of a plain append.
+pub(crate) struct Target<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) hash: u64,
+    /// Its slot, if it is at hand.
+    pub(crate) slot: Option<SlotRef>,
+}
+
+/// What one look at all slots of a write says.
+enum Considered {
+    /// Every condition holds.
+    Holds,
+    /// The client made this write before.
+    Replay,
+}
+
+impl Shard {
+    /// Appends to one aggregate. A conflict is told before anything else is done.
+    pub(crate) fn append(
+        self: &Arc<Self>,
+        target: &Target<'_>,
+        expect: Expect,
+        events: &mut dyn Iterator<Item = Event>,
+        bytes_max: usize,
+        patience: Patience,
+    ) -> Result<Ticket, Error> {
+        let Some(first) = events.next() else {
+            return Err(
+                Error::invalid("an append has no events: expected one at least").with_keys([target.key])
+            );
+        };
+        let slot = target.slot.or_else(|| self.find(target.hash, SlotKey::Aggregate(target.key)));
+        let seen = epoch::pinned(|guard| look_at(slot, guard));
+        if !expect.holds(seen.version) {
+            return Err(self.conflict(target.key, expect, seen));
+        }
+        let mut request = pool::take();
+        let plan = &mut request.payload.plan;
+        plan.push(target.key, target.hash, expect, false);
+        plan.parts[0].slot = slot;
+        let mut events = std::iter::once(first).chain(events);
+        if let Err(wrong) = add_part(&mut request, target.key, expect, Some(&mut events))
+            .and_then(|()| finish(&mut request, None, bytes_max))
+        {
+            pool::give(request);
+            return Err(wrong);
+        }
+        self.submit(request, None, patience)
+    }
+
+    /// Reserves and submits a request that is encoded and planned.
+    pub(crate) fn submit(
+        self: &Arc<Self>,
+        mut request: Box<Request>,
+        client: Option<(u128, u64)>,
+        patience: Patience,
+    ) -> Result<Ticket, Error> {
+        // A write that changes nothing has nothing to replay.
+        let client = client.filter(|_| request.payload.kind == Kind::Record);
+        match self.prepare(&mut request, client, patience) {
+            Ok(Considered::Holds) => self.attempt(request, client, patience),
+            Ok(Considered::Replay) => self.replay(request, client),
+            Err(refused) => {
+                pool::give(request);
+                Err(refused)
+            }
+        }
+    }
+
+    /// Everything before the reservation: after this the write has slots and permits, unless it is a replay.
+    fn prepare(
+        &self,
+        request: &mut Request,
+        client: Option<(u128, u64)>,
+        patience: Patience,
+    ) -> Result<Considered, Error> {
+        self.links.intake.check_open()?;
+        self.locate(request, client);
+        let considered = epoch::pinned(|guard| self.consider(request, client, guard))?;
+        if matches!(considered, Considered::Replay) {
+            return Ok(considered);
+        }
+        self.take_permits(request, patience)?;
+        if let Err(refused) = self.make_slots(request, client) {
+            self.links.intake.release(request.payload.permits);
+            return Err(refused);
+        }
+        Ok(considered)
+    }
+
+    /// Looks up the slots that exist.
+    fn locate(&self, request: &mut Request, client: Option<(u128, u64)>) {
+        let plan = &mut request.payload.plan;
+        for index in 0..plan.parts.len() {
+            let mut part = plan.parts[index];
+            let key = plan.key(&part);
+            part.slot = part.slot.or_else(|| self.find(part.hash, SlotKey::Aggregate(key)));
+            part.client = client.filter(|_| !part.check).and_then(|(client, _)| {
+                let key = SlotKey::Client(client, key);
+                self.find(self.index.hash(key), key)
+            });
+            plan.parts[index] = part;
+        }
+    }
+
+    /// Makes the slots that are missing: the conditions hold, so the write will need them.
+    fn make_slots(&self, request: &mut Request, client: Option<(u128, u64)>) -> Result<(), Error> {
+        let out_of_memory = |_| Error::out_of_memory("a new aggregate");
+        let plan = &mut request.payload.plan;
+        for index in 0..plan.parts.len() {
+            let mut part = plan.parts[index];
+            let key = plan.key(&part);
+            if part.slot.is_none() {
+                let made = self.index.insert(part.hash, SlotKey::Aggregate(key));
+                part.slot = Some(made.map_err(out_of_memory)?.0);
+            }
+            if let Some((client, _)) = client.filter(|_| !part.check && part.client.is_none()) {
+                let key = SlotKey::Client(client, key);
+                let made = self.index.insert(self.index.hash(key), key);
+                part.client = Some(made.map_err(out_of_memory)?.0);
+            }
+            plan.parts[index] = part;
+        }
+        Ok(())
+    }
+
+    /// One look at every slot of a write, noted in its plan: whether its conditions hold, or it was made before.
+    fn consider(
+        &self,
+        request: &mut Request,
+        client: Option<(u128, u64)>,
+        guard: &Guard<'_>,
+    ) -> Result<Considered, Error> {
+        let plan = &mut request.payload.plan;
+        if let Some((_, sequence)) = client
+            && consider_client(plan, sequence, guard)?
+        {
+            return Ok(Considered::Replay);
+        }
+        for index in 0..plan.parts.len() {
+            let part = &mut plan.parts[index];
+            part.seen = look_at(part.slot, guard);
+            if part.expect.holds(part.seen.version) {
+                continue;
+            }
+            let part = *part;
+            // The original of a retry may have landed between the two looks.
+            if let Some((_, sequence)) = client
+                && consider_client(plan, sequence, guard)?
+            {
+                return Ok(Considered::Replay);
+            }
+            return Err(self.conflict(plan.key(&part), part.expect, part.seen));
+        }
+        Ok(Considered::Holds)
+    }
+
+    fn conflict(&self, key: &[u8], expect: Expect, seen: Look) -> Error {
+        self.links.counters.count_conflict();
+        Error::condition(key, expect, seen.version, seen.settled)
+    }
+
+    /// Looks, submits and decides, until the write is accepted or a condition does not hold.
+    fn attempt(
+        self: &Arc<Self>,
+        mut request: Box<Request>,
+        client: Option<(u128, u64)>,
+        patience: Patience,
+    ) -> Result<Ticket, Error> {
+        loop {
+            match epoch::pinned(|guard| self.attempt_once(request, client, guard)) {
+                Attempted::Accepted(cell) => {
+                    pause!("wake");
+                    self.links.intake.wake_writer();
+                    return Ok(Ticket::new(cell));
+                }
+                Attempted::LostRace(again) => {
+                    // The log writer has the permits of the lost attempt to give back.
+                    self.links.intake.wake_writer();
+                    request = again;
+                    if let Err(refused) = self.take_permits(&mut request, patience) {
+                        pool::give(request);
+                        return Err(refused);
+                    }
+                }
+                Attempted::Replay(request) => {
+                    self.links.intake.release(request.payload.permits);
+                    return self.replay(request, client);
+                }
+                Attempted::Refused(request, refused) => {
+                    self.links.intake.release(request.payload.permits);
+                    pool::give(request);
+                    return Err(refused);
+                }
+            }
+        }
+    }
+
+    fn attempt_once(
+        &self,
+        mut request: Box<Request>,
+        client: Option<(u128, u64)>,
+        guard: &Guard<'_>,
+    ) -> Attempted {
+        match self.consider(&mut request, client, guard) {
+            Ok(Considered::Holds) => {}
+            Ok(Considered::Replay) => return Attempted::Replay(request),
+            Err(refused) => return Attempted::Refused(request, refused),
+        }
+        if let Err(refused) = fill_in(&mut request, client, self.links.intake.group()) {
+            return Attempted::Refused(request, refused);
+        }
+        request.seal();
+        let cell = Arc::clone(&request.payload.cell);
+        pause!("submit");
+        let submitted = match self.links.intake.push(request) {
+            Ok(submitted) => submitted,
+            Err(request) => return Attempted::Refused(request, self.closed()),
+        };
+        // SAFETY: it was pushed under this guard, so its memory is not used again while the guard lives.
+        let write = unsafe { submitted.get() };
+        if decide::decide(write, guard) == Status::Accepted {
+            return Attempted::Accepted(cell);
+        }
+        let mut again = pool::take();
+        again.payload.copy_from(&write.payload);
+        Attempted::LostRace(again)
+    }
+
+    /// Why the stack is closed.
+    fn closed(&self) -> Error {
+        let closed = || Error::new(ErrorKind::Closed, "the store is closed");
+        self.links.intake.halted().cloned().unwrap_or_else(closed)
+    }
+
+    fn take_permits(&self, request: &mut Request, patience: Patience) -> Result<(), Error> {
+        let needed = match request.payload.kind {
+            Kind::Record => self.links.intake.needs(request.payload.record.record_bytes()),
+            Kind::Watch => Taken::default(),
+        };
+        self.links.intake.acquire(needed, patience)?;
+        request.payload.permits = needed;
+        Ok(())
+    }
+
+    /// Answers a write that was made before, once everything that was submitted before now is durable.
+    fn replay(
+        self: &Arc<Self>,
+        mut request: Box<Request>,
+        client: Option<(u128, u64)>,
+    ) -> Result<Ticket, Error> {
+        let plan = &request.payload.plan;
+        let keys: Vec<Box<[u8]>> =
+            plan.parts.iter().filter(|part| !part.check).map(|part| plan.key(part).into()).collect();
+        let slot = plan.parts.iter().find_map(|part| part.client);
+        let (Some((client, sequence)), Some(slot)) = (client, slot) else {
+            pool::give(request);
+            return Err(Error::invalid("a replay without a client"));
+        };
+        let replay = Replay { shard: Arc::clone(self), client, sequence, slot, keys };
+        request.reset();
+        request.payload.kind = Kind::Watch;
+        request.payload.permits = Taken::default();
+        set_asked(&mut request, |asked| asked.group = self.links.intake.group());
+        let cell = Arc::clone(&request.payload.cell);
+        match self.links.intake.push(request) {
+            Ok(_) => {
+                self.links.intake.wake_writer();
+                Ok(Ticket::replaying(cell, replay))
+            }
+            Err(request) => {
+                pool::give(request);
+                Err(self.closed())
+            }
+        }
+    }
+}
+
+/// What came of one attempt.
+enum Attempted {
+    Accepted(Arc<TicketCell>),
+    /// Another write was decided in between; the conditions may hold still. A copy to try again with.
+    LostRace(Box<Request>),
+    Replay(Box<Request>),
+    Refused(Box<Request>, Error),
+}
+
+#[inline]
+fn look_at(slot: Option<SlotRef>, guard: &Guard<'_>) -> Look {
+    slot.map_or(Look::NOTHING, |slot| decide::look::<Payload>(slot, guard))
+}
+
+/// What the client's slots say of a sequence: `true` if it is the newest on all of them, `false` if it is higher than
+/// any seen.
+fn consider_client(plan: &mut Plan, sequence: u64, guard: &Guard<'_>) -> Result<bool, Error> {
+    let wanted = sequence + 1;
+    let (mut all, mut higher, mut newest) = (0, 0, 0);
+    for part in plan.parts.iter_mut().filter(|part| !part.check) {
+        part.client_seen = look_at(part.client, guard);
+        all += 1;
+        higher += usize::from(part.client_seen.version < wanted);
+        newest += usize::from(part.client_seen.version == wanted);
+    }
+    if higher == all {
+        return Ok(false);
+    }
+    if newest == all {
+        return Ok(true);
+    }
+    let seen = plan.parts.iter().filter(|part| !part.check && part.client_seen.version >= wanted);
+    Err(unanswerable(sequence).with_keys(seen.map(|part| plan.key(part))))
+}
+
+fn unanswerable(sequence: u64) -> Error {
+    Error::new(
+        ErrorKind::Duplicate,
+        format!(
+            "what became of sequence {sequence} can't be answered: expected one above all that its client has used, or the newest of them, from one write, on all aggregates"
+        ),
+    )
+}
+
+/// Makes the entries of a write that is decided on what its plan has seen, and notes the versions it leads to.
+fn fill_in(request: &mut Request, client: Option<(u128, u64)>, group: u8) -> Result<(), Error> {
+    request.reset();
+    let (entries, payload) = request.parts_mut();
+    let Payload { kind, record, cell, plan, .. } = payload;
+    for (index, part) in plan.parts.iter().enumerate() {
+        let Some(slot) = part.slot else { continue };
+        let Look { tick, version, .. } = part.seen;
+        let (after, tag) = if part.check {
+            (version, Tag::Check)
+        } else {
+            let after = version.checked_add(1).ok_or_else(|| exhausted(plan.key(part)))?;
+            (after, Tag::Append(index as u32))
+        };
+        entries.push(Entry::new(slot, tick, version, after, tag.encode()));
+        if *kind == Kind::Record {
+            record.set_version(index, after);
+        }
+        if let (Some(slot), Some((_, sequence)), false) = (part.client, client, part.check) {
+            let Look { tick, version, .. } = part.client_seen;
+            entries.push(Entry::new(slot, tick, version, sequence + 1, Tag::Client.encode()));
+        }
+    }
+    if let Some(cell) = Arc::get_mut(cell) {
+        let asked = cell.asked_mut();
+        asked.group = group;
+        asked.versions.clear();
+        for part in plan.parts.iter().filter(|part| !part.check) {
+            asked.versions.push_appended(plan.key(part), part.seen.version + 1);
+        }
+        for part in plan.parts.iter().filter(|part| part.check) {
+            asked.versions.push_checked(plan.key(part), part.seen.version);
+        }
+    }
+    Ok(())
+}
+
+fn exhausted(key: &[u8]) -> Error {
+    Error::invalid("the aggregate has as many versions as can be counted").with_keys([key])
+}
+
+/// A write that was made before, to be found in the log.
+pub(crate) struct Replay {
+    shard: Arc<Shard>,
+    client: u128,
+    sequence: u64,
+    /// The slot of the client on the first aggregate.
+    slot: SlotRef,
+    keys: Vec<Box<[u8]>>,
+}
+
+impl Replay {
+    /// The original result. Everything that was decided when the replay was submitted is durable.
+    pub(crate) fn look_up(&self) -> Result<Committed, Error> {
+        let newest = self.shard.read.write_at(self.slot.head())?;
+        if newest.client() == Some((self.client, self.sequence)) {
+            return self.answer(&newest);
+        }
+        // A higher sequence of the client has landed meanwhile. The original is further down.
+        let first = self.keys.first().map(|key| &**key).unwrap_or_default();
+        for event in self.shard.read.read(first).backwards() {
+            let event = event?;
+            if event.index() > 0 {
+                continue;
+            }
+            let write = self.shard.read.write_at(event.position())?;
+            if write.client() == Some((self.client, self.sequence)) {
+                return self.answer(&write);
+            }
+        }
+        Err(self.unanswerable())
+    }
+
+    fn answer(&self, write: &RecordedWrite) -> Result<Committed, Error> {
+        let mut asked = Asked::default();
+        for part in write.parts().filter(|part| !part.is_check()) {
+            asked.versions.push_appended(part.key(), part.version());
+        }
+        for part in write.parts().filter(|part| part.is_check()) {
+            asked.versions.push_checked(part.key(), part.version());
+        }
+        let appended = |key: &[u8]| write.parts().any(|part| !part.is_check() && part.key() == key);
+        if !self.keys.iter().all(|key| appended(key)) {
+            return Err(self.unanswerable());
+        }
+        let done = Done { position: write.position(), time: write.commit_time() };
+        Ok(Committed::replayed(Arc::new(TicketCell::new(asked)), done))
+    }
+
+    fn unanswerable(&self) -> Error {
+        unanswerable(self.sequence).with_keys(self.keys.iter().map(|key| &**key))
+    }
+}
+
+/// Changes what the cell of a request says that nobody else has seen.
+fn set_asked(request: &mut Request, set: impl FnOnce(&mut Asked)) {
+    if let Some(cell) = Arc::get_mut(&mut request.payload.cell) {
+        set(cell.asked_mut());
+    }
+}

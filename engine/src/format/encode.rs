@@ -1,0 +1,289 @@
+//! A record as it is made.
+//!
+//! Two threads have a hand in it. The caller's encodes everything that it knows, once, and hashes the events; each attempt to
+//! reserve sets the versions anew. The log writer copies head and body into the tail image, where it fills in what only
+//! the place tells: the links of each part, then time and checksum.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::event::Event;
+use crate::expect::Expect;
+use crate::format::bytes::{aligned, put};
+use crate::format::checksum;
+use crate::format::event;
+use crate::format::part::{self, PART_BYTES, Role};
+use crate::format::record::{
+    CHECKSUM, CLIENT, CLIENT_SEQUENCE, EVENTS, EVENTS_CHECKSUM, FLAGS, HAS_CLIENT, HEAD_LENGTH,
+    KIND, KIND_WRITE, LENGTH, PART_TABLE, PARTS, TIME,
+};
+use crate::id::Position;
+use crate::limits::{
+    AGGREGATES_PER_WRITE_MAX, EVENTS_PER_WRITE_MAX, KEY_BYTES_MAX, WRITE_BYTES_MAX,
+};
+
+/// Why a record can't be made. The encoder must be cleared before it is used again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EncodeError {
+    /// There is no memory for it.
+    OutOfMemory,
+    /// Something is longer or more than the limits allow, or empty where it can't be.
+    Limit(&'static str),
+    /// The calls do not make a record.
+    Incomplete(&'static str),
+}
+
+impl Error for EncodeError {}
+
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EncodeError::OutOfMemory => f.write_str("out of memory"),
+            EncodeError::Limit(what) => write!(f, "the {what} is outside its limits"),
+            EncodeError::Incomplete(what) => write!(f, "not a record: {what}"),
+        }
+    }
+}
+
+/// Makes one record after another in memory that it keeps.
+///
+/// For each: [`clear`](Self::clear), then for each part [`begin_part`](Self::begin_part) and its
+/// [`push_event`](Self::push_event)s, then [`finish`](Self::finish), and [`set_version`](Self::set_version) of every part.
+#[derive(Default)]
+pub struct RecordEncoder {
+    /// The fixed header and the part table; the keys too once finished.
+    head: Vec<u8>,
+    keys: Vec<u8>,
+    body: Vec<u8>,
+    parts: usize,
+    events: u32,
+    /// The last part's own, and whether it takes events.
+    part_events: u32,
+    part_start: usize,
+    appends: bool,
+    finished: bool,
+}
+
+impl RecordEncoder {
+    /// An encoder without memory.
+    #[must_use]
+    pub fn new() -> RecordEncoder {
+        RecordEncoder::default()
+    }
+
+    /// Forgets the record and keeps the memory.
+    pub fn clear(&mut self) {
+        self.head.clear();
+        self.keys.clear();
+        self.body.clear();
+        self.parts = 0;
+        self.events = 0;
+        self.part_events = 0;
+        self.part_start = 0;
+        self.appends = false;
+        self.finished = false;
+    }
+
+    /// Becomes the same record as `other`, in memory of its own.
+    pub fn copy_from(&mut self, other: &RecordEncoder) {
+        self.head.clone_from(&other.head);
+        self.keys.clone_from(&other.keys);
+        self.body.clone_from(&other.body);
+        self.parts = other.parts;
+        self.events = other.events;
+        self.part_events = other.part_events;
+        self.part_start = other.part_start;
+        self.appends = other.appends;
+        self.finished = other.finished;
+    }
+
+    /// The memory that it keeps.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.head.capacity() + self.keys.capacity() + self.body.capacity()
+    }
+
+    /// Begins the part of one aggregate. The keys of a record's parts are all different: that is the caller's business.
+    pub fn begin_part(
+        &mut self,
+        role: Role,
+        expect: Expect,
+        key: &[u8],
+    ) -> Result<(), EncodeError> {
+        self.end_part()?;
+        if self.parts == AGGREGATES_PER_WRITE_MAX {
+            return Err(EncodeError::Limit("number of aggregates"));
+        }
+        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+            return Err(EncodeError::Limit("length of a key"));
+        }
+        if self.head.is_empty() {
+            reserve(&mut self.head, PART_TABLE)?;
+            self.head.resize(PART_TABLE, 0);
+        }
+        reserve(&mut self.head, PART_BYTES)?;
+        reserve(&mut self.keys, key.len())?;
+        self.head.extend_from_slice(&part::encode(role, expect, key.len() as u16));
+        self.keys.extend_from_slice(key);
+        self.parts += 1;
+        self.part_events = 0;
+        self.part_start = self.body.len();
+        self.appends = role == Role::Append;
+        self.fits(0)
+    }
+
+    /// Adds an event to the part that was begun last.
+    pub fn push_event(&mut self, event: &Event) -> Result<(), EncodeError> {
+        if self.finished || !self.appends {
+            return Err(EncodeError::Incomplete("an event outside a part that appends"));
+        }
+        if self.events as usize == EVENTS_PER_WRITE_MAX {
+            return Err(EncodeError::Limit("number of events"));
+        }
+        let bytes = event::stored_bytes(event).ok_or(EncodeError::Limit("length of an event"))?;
+        self.fits(bytes)?;
+        reserve(&mut self.body, bytes)?;
+        event::encode(event, &mut self.body);
+        self.events += 1;
+        self.part_events += 1;
+        Ok(())
+    }
+
+    /// Completes the record: all but versions, links, time and the head's checksum.
+    pub fn finish(&mut self, client: Option<(u128, u64)>) -> Result<(), EncodeError> {
+        self.end_part()?;
+        if self.events == 0 {
+            return Err(EncodeError::Incomplete("no part appends"));
+        }
+        let head_bytes = self.head_bytes();
+        let more = head_bytes - self.head.len();
+        reserve(&mut self.head, more)?;
+        let mut key_offset = self.head.len();
+        let table = self.head.get_mut(PART_TABLE..).unwrap_or_default();
+        for line in table.chunks_exact_mut(PART_BYTES) {
+            part::set_key_offset(line, key_offset as u32);
+            key_offset += part::key_bytes(line);
+        }
+        self.head.extend_from_slice(&self.keys);
+        self.head.resize(head_bytes, 0);
+
+        let head = &mut self.head;
+        let length = (head_bytes + self.body.len()) as u32;
+        put(head, LENGTH, length.to_le_bytes());
+        put(head, HEAD_LENGTH, (head_bytes as u32).to_le_bytes());
+        put(head, EVENTS_CHECKSUM, checksum::plain(&self.body).to_le_bytes());
+        if let Some((client, sequence)) = client {
+            put(head, CLIENT, client.to_le_bytes());
+            put(head, CLIENT_SEQUENCE, sequence.to_le_bytes());
+            put(head, FLAGS, [HAS_CLIENT]);
+        }
+        put(head, KIND, [KIND_WRITE]);
+        put(head, PARTS, (self.parts as u16).to_le_bytes());
+        put(head, EVENTS, self.events.to_le_bytes());
+        self.finished = true;
+        Ok(())
+    }
+
+    /// States a part's version: the one after the write, or the one that a check has seen. Each attempt to reserve sets
+    /// it anew.
+    pub fn set_version(&mut self, part: usize, version: u64) {
+        debug_assert!(part < self.parts, "part {part} of {}", self.parts);
+        if let Some(line) = line_mut(&mut self.head, part) {
+            part::set_version(line, version);
+        }
+    }
+
+    /// The head. Whole once the record is finished.
+    #[must_use]
+    pub fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        &self.body
+    }
+
+    /// How many bytes the record takes in the log.
+    #[must_use]
+    pub fn record_bytes(&self) -> usize {
+        self.head_bytes() + self.body.len()
+    }
+
+    /// How many parts it has.
+    #[must_use]
+    pub fn parts(&self) -> usize {
+        self.parts
+    }
+
+    /// How many events it has.
+    #[must_use]
+    pub fn events(&self) -> u32 {
+        self.events
+    }
+
+    fn head_bytes(&self) -> usize {
+        aligned(PART_TABLE + self.parts * PART_BYTES + self.keys.len())
+    }
+
+    fn fits(&self, more: usize) -> Result<(), EncodeError> {
+        if self.record_bytes() + more > WRITE_BYTES_MAX {
+            return Err(EncodeError::Limit("length of the write"));
+        }
+        Ok(())
+    }
+
+    /// Writes down what the part begun last has got.
+    fn end_part(&mut self) -> Result<(), EncodeError> {
+        if self.finished {
+            return Err(EncodeError::Incomplete("it is finished already"));
+        }
+        if self.appends && self.part_events == 0 {
+            return Err(EncodeError::Incomplete("a part that appends has no events"));
+        }
+        let bytes = (self.body.len() - self.part_start) as u32;
+        if let Some(line) =
+            self.parts.checked_sub(1).and_then(|last| line_mut(&mut self.head, last))
+        {
+            part::set_events(line, self.part_events, bytes);
+        }
+        Ok(())
+    }
+}
+
+/// Shows lengths, never contents.
+impl fmt::Debug for RecordEncoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordEncoder")
+            .field("parts", &self.parts)
+            .field("events", &self.events)
+            .field("record_bytes", &self.record_bytes())
+            .field("finished", &self.finished)
+            .finish_non_exhaustive()
+    }
+}
+
+/// States where the versions before a part's own are. `head` is a finished head, where it will be written from. A part
+/// that only checks has no links.
+pub fn set_links(head: &mut [u8], part: usize, prev: Position, skip: Position) {
+    if let Some(line) = line_mut(head, part) {
+        part::set_links(line, prev, skip);
+    }
+}
+
+/// Completes a head with the time of the commit and its checksum, which is returned. Nothing may be changed after it.
+pub fn seal(head: &mut [u8], time: i64, salt: u64, position: Position) -> u64 {
+    put(head, TIME, time.to_le_bytes());
+    let checksum = checksum::placed(head.get(LENGTH..).unwrap_or_default(), salt, position);
+    put(head, CHECKSUM, checksum.to_le_bytes());
+    checksum
+}
+
+fn line_mut(head: &mut [u8], part: usize) -> Option<&mut [u8]> {
+    head.get_mut(PART_TABLE..)?.chunks_exact_mut(PART_BYTES).nth(part)
+}
+
+fn reserve(memory: &mut Vec<u8>, more: usize) -> Result<(), EncodeError> {
+    memory.try_reserve(more).map_err(|_| EncodeError::OutOfMemory)
+}

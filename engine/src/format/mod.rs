@@ -1,0 +1,47 @@
+//! What stands on disk, as bytes: no I/O, no threads, no panics, no unsafe code.
+//!
+//! ```text
+//! segment file  = segment header, then flushes          segment, scan
+//! flush         = flush header, records, zeros          flush
+//! record        = one write: head (keys, versions,      record, part, encode
+//!                 links) and body (its events)          event
+//! identity file = what a store is, twice                identity
+//! ```
+//!
+//! Everything is little-endian; records and events are padded to eight bytes, flushes to whole blocks, always
+//! with zeros, which are checked. A decoder accepts exactly what the encoder writes: whatever it accepts encodes to
+//! the same bytes again. `docs/FORMAT.md` draws every byte.
+
+#![forbid(unsafe_code)]
+
+mod bytes;
+mod checksum;
+mod damage;
+mod encode;
+mod event;
+mod flush;
+mod identity;
+mod part;
+mod record;
+mod scan;
+mod segment;
+#[cfg(test)]
+mod tests;
+
+pub use checksum::{CHAIN_START, chain};
+pub use damage::Damage;
+pub use encode::{EncodeError, RecordEncoder, seal, set_links};
+pub use event::EventView;
+pub use flush::{FLUSH_HEADER_BYTES, FlushHeader};
+pub use identity::{
+    Decoded, IDENTITY_BYTES, IDENTITY_OFFSETS, Identity, IdentityError, SyncChoice, decode_pair,
+};
+pub use part::{PartView, Role};
+pub use record::{Events, Lengths, RecordView};
+pub use scan::{Depth, Found, Records, Scan, records, records_verified};
+pub use segment::{
+    AcceptedEnd, FileName, Origin, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind,
+};
+
+/// The version of the format that this code writes, and the only one it reads.
+pub const FORMAT: u32 = 1;

@@ -1,0 +1,219 @@
+//! One aggregate's part in a record: a line of the table in the record's head.
+//!
+//! ```text
+//!  0  u64  version: after the write (append), or the one that was seen (check)
+//!  8  u64  prev: position of the record of the version before; 0 = there is none
+//! 16  u64  skip: position of the newest version before that is divisible by 64; 0 = there is none
+//! 24  u64  the number of the condition `version n`, else 0
+//! 32  u32  key offset, counted from the start of the record
+//! 36  u32  length of its events
+//! 40  u32  number of its events
+//! 44  u16  key length
+//! 46  u8   role: 1 = append, 2 = check
+//! 47  u8   condition: 0 = any, 1 = exists, 2 = absent, 3 = version n
+//! ```
+//!
+//! A part that only checks has no events and no links.
+
+use std::fmt;
+
+use crate::expect::Expect;
+use crate::format::bytes::{ALIGN, put, u8_at, u16_at, u32_at, u64_at};
+use crate::format::damage::{Damage, matches, within};
+use crate::format::event::EVENT_BYTES_MIN;
+use crate::id::Position;
+use crate::limits::{EVENTS_PER_WRITE_MAX, KEY_BYTES_MAX, WRITE_BYTES_MAX};
+
+pub(super) const PART_BYTES: usize = 48;
+
+const VERSION: usize = 0;
+const PREV: usize = 8;
+const SKIP: usize = 16;
+const EXPECTED: usize = 24;
+const KEY_OFFSET: usize = 32;
+const EVENTS_BYTES: usize = 36;
+const EVENTS: usize = 40;
+const KEY_BYTES: usize = 44;
+const ROLE: usize = 46;
+const CONDITION: usize = 47;
+
+/// What a write does to an aggregate.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum Role {
+    /// Adds a version.
+    Append = 1,
+    /// Demands a condition and changes nothing.
+    Check = 2,
+}
+
+/// One aggregate's part in a write.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PartView<'a> {
+    /// Which part of the record, counted from 0.
+    pub index: usize,
+    /// What the write does to the aggregate.
+    pub role: Role,
+    /// The condition that held.
+    pub expect: Expect,
+    /// The aggregate's key.
+    pub key: &'a [u8],
+    /// The version after the write, or the one a check has seen.
+    pub version: u64,
+    /// How many events.
+    pub events: u32,
+    /// How many bytes of the body they take.
+    pub events_bytes: u32,
+    /// The record of the version before.
+    pub prev: Position,
+    /// The record of the newest version before this one that is divisible by 64.
+    pub skip: Position,
+}
+
+/// Shows the key's length alone: keys may be secret.
+impl fmt::Debug for PartView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PartView")
+            .field("index", &self.index)
+            .field("role", &self.role)
+            .field("expect", &self.expect)
+            .field("key_bytes", &self.key.len())
+            .field("version", &self.version)
+            .field("events", &self.events)
+            .field("prev", &self.prev)
+            .field("skip", &self.skip)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A new line of the table: no events yet, no version, no links.
+pub(super) fn encode(role: Role, expect: Expect, key_bytes: u16) -> [u8; PART_BYTES] {
+    let (condition, expected) = match expect {
+        Expect::Any => (0_u8, 0),
+        Expect::Exists => (1, 0),
+        Expect::Absent => (2, 0),
+        Expect::Version(version) => (3, version),
+    };
+    let mut line = [0; PART_BYTES];
+    put(&mut line, EXPECTED, expected.to_le_bytes());
+    put(&mut line, KEY_BYTES, key_bytes.to_le_bytes());
+    put(&mut line, ROLE, [role as u8]);
+    put(&mut line, CONDITION, [condition]);
+    line
+}
+
+pub(super) fn set_version(line: &mut [u8], version: u64) {
+    put(line, VERSION, version.to_le_bytes());
+}
+
+pub(super) fn set_links(line: &mut [u8], prev: Position, skip: Position) {
+    put(line, PREV, prev.get().to_le_bytes());
+    put(line, SKIP, skip.get().to_le_bytes());
+}
+
+pub(super) fn set_key_offset(line: &mut [u8], offset: u32) {
+    put(line, KEY_OFFSET, offset.to_le_bytes());
+}
+
+pub(super) fn set_events(line: &mut [u8], events: u32, events_bytes: u32) {
+    put(line, EVENTS, events.to_le_bytes());
+    put(line, EVENTS_BYTES, events_bytes.to_le_bytes());
+}
+
+pub(super) fn key_bytes(line: &[u8]) -> usize {
+    u16_at(line, KEY_BYTES).into()
+}
+
+pub(super) fn events_bytes(line: &[u8]) -> u32 {
+    u32_at(line, EVENTS_BYTES)
+}
+
+/// Reads a line whose key must start at `key_offset`, which all lines before it add up to. `head` is the record's whole
+/// head.
+pub(super) fn decode<'a>(
+    head: &'a [u8],
+    line: &[u8],
+    index: usize,
+    key_offset: usize,
+) -> Result<PartView<'a>, Damage> {
+    let role = match u8_at(line, ROLE) {
+        1 => Role::Append,
+        2 => Role::Check,
+        found => return Err(Damage::Unsupported { what: "role", found: found.into() }),
+    };
+    let expected = u64_at(line, EXPECTED);
+    let expect = match u8_at(line, CONDITION) {
+        0 => Expect::Any,
+        1 => Expect::Exists,
+        2 => Expect::Absent,
+        3 => Expect::Version(expected),
+        found => return Err(Damage::Unsupported { what: "condition", found: found.into() }),
+    };
+    if !matches!(expect, Expect::Version(_)) {
+        matches("number of a condition that has none", expected, 0)?;
+    }
+    let key_bytes = key_bytes(line);
+    within("key length", key_bytes as u64, 1, KEY_BYTES_MAX as u64)?;
+    matches("key offset", u32_at(line, KEY_OFFSET).into(), key_offset as u64)?;
+    let key =
+        head.get(key_offset..).and_then(|keys| keys.get(..key_bytes)).ok_or(Damage::Truncated {
+            what: "record head",
+            expected: (key_offset + key_bytes) as u64,
+            found: head.len() as u64,
+        })?;
+    let part = PartView {
+        index,
+        role,
+        expect,
+        key,
+        version: u64_at(line, VERSION),
+        events: u32_at(line, EVENTS),
+        events_bytes: events_bytes(line),
+        prev: Position::from_raw(u64_at(line, PREV)),
+        skip: Position::from_raw(u64_at(line, SKIP)),
+    };
+    check(&part)?;
+    Ok(part)
+}
+
+/// What must hold within one part, wherever its record stands.
+fn check(part: &PartView<'_>) -> Result<(), Damage> {
+    let before = match part.role {
+        Role::Append => {
+            within("version", part.version, 1, u64::MAX)?;
+            within("number of events", part.events.into(), 1, EVENTS_PER_WRITE_MAX as u64)?;
+            let least = u64::from(part.events) * EVENT_BYTES_MIN as u64;
+            let events_bytes = part.events_bytes.into();
+            within("length of a part's events", events_bytes, least, WRITE_BYTES_MAX as u64)?;
+            matches("alignment of a part's events", events_bytes % ALIGN as u64, 0)?;
+            part.version - 1
+        }
+        Role::Check => {
+            matches("number of events of a check", part.events.into(), 0)?;
+            matches("length of a check's events", part.events_bytes.into(), 0)?;
+            matches("link of a check", part.prev.get() | part.skip.get(), 0)?;
+            part.version
+        }
+    };
+    if !part.expect.holds(before) {
+        return Err(Damage::Condition { expected: part.expect, found: before });
+    }
+    Ok(())
+}
+
+/// What must hold of the links of a part whose record stands at `position`: they lead back, and from version 1 nowhere.
+pub(super) fn check_links(part: &PartView<'_>, position: Position) -> Result<(), Damage> {
+    if part.prev >= position {
+        return Err(Damage::Bounds {
+            what: "link to the version before",
+            found: part.prev.get(),
+            least: 0,
+            most: position.get().saturating_sub(1),
+        });
+    }
+    within("link to a version divisible by 64", part.skip.get(), 0, part.prev.get())?;
+    if part.role == Role::Append && part.version == 1 {
+        matches("link before version 1", part.prev.get(), 0)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! The identity file: read when a store is opened, written when it is created.
+//!
+//! It is the last thing that creating makes: first the directories of the shards, made durable, then the file under
+//! another name, synced, renamed, and the directory synced. So a store exists whole or not at all, and a directory with
+//! segments but without an identity was damaged.
+
+use std::io;
+use std::path::Path;
+
+use crate::disk::{Access, Disk, SyncMethod};
+use crate::entropy::entropy;
+use crate::error::{Error, ErrorKind};
+use crate::format::{
+    FileName, IDENTITY_BYTES, IDENTITY_OFFSETS, Identity, IdentityError, SyncChoice, decode_pair,
+};
+use crate::id::{ShardId, StoreId};
+use crate::limits::SEGMENT_BYTES_DEFAULT;
+use crate::log::prepare::shard_dir;
+use crate::options::{Durability, Options};
+
+const NAME: &str = "identity";
+const NAME_WHILE_WRITTEN: &str = "identity.new";
+
+/// Reads what the store is, or creates it if there is none and the options allow. The caller holds the store's lock
+/// unless it opens for reading.
+///
+/// # Errors
+///
+/// `Invalid` for options that contradict what is stored, or if there is no store and none is to be created; `Corrupt` and
+/// `Unsupported` for what is stored; `Io`.
+pub(crate) fn open_or_create(disk: &dyn Disk, options: &Options) -> Result<Identity, Error> {
+    options.check()?;
+    let may_create = options.create && !options.read_only;
+    match read(disk)? {
+        Some(identity) => {
+            compare(&identity, options)?;
+            Ok(identity)
+        }
+        None if holds_segments(disk)? => Err(Error::new(
+            ErrorKind::Corrupt,
+            "the identity file is missing, and there are segments: restore it from a copy of the store",
+        )),
+        None if may_create => create(disk, options),
+        None => Err(no_store()),
+    }
+}
+
+/// Says why a store directory could not be opened.
+pub(crate) fn open_disk_error(path: &Path, error: io::Error) -> Error {
+    let path = path.display();
+    match error.kind() {
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => Error::io(
+            format_args!("{path} is not a directory: a store is a directory of its own"),
+            error,
+        ),
+        io::ErrorKind::NotFound => Error::io(format_args!("there is no store at {path}"), error),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Error::io(
+            format_args!("{path} can't be opened for writing; opening it read-only may do"),
+            error,
+        ),
+        _ => Error::io(format_args!("opening the store {path}"), error),
+    }
+}
+
+fn no_store() -> Error {
+    let missing = io::Error::new(io::ErrorKind::NotFound, "the identity file is missing");
+    Error::io("there is no store in this directory", missing)
+}
+
+fn read(disk: &dyn Disk) -> Result<Option<Identity>, Error> {
+    let reading = |error| Error::io(format_args!("reading the file {NAME}"), error);
+    let file = match disk.open(NAME, Access::Read) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(reading(error)),
+    };
+    let length = file.len().map_err(reading)?.min(IDENTITY_BYTES as u64);
+    let mut bytes = vec![0; length as usize];
+    file.read_at(0, &mut bytes).map_err(reading)?;
+    match decode_pair(&bytes) {
+        Ok(decoded) => Ok(Some(decoded.identity)),
+        Err(error) => {
+            let kind = match &error {
+                IdentityError::Format { .. } => ErrorKind::Unsupported,
+                IdentityError::Damaged { copies } if copies.iter().any(|copy| copy.is_unsupported()) => {
+                    ErrorKind::Unsupported
+                }
+                _ => ErrorKind::Corrupt,
+            };
+            Err(Error::new(kind, format!("{NAME}: {error}")))
+        }
+    }
+}
+
+/// Whether there is a log whose identity has gone.
+fn holds_segments(disk: &dyn Disk) -> Result<bool, Error> {
+    let listing = |error| Error::io("listing the store directory", error);
+    for entry in disk.list("").map_err(listing)? {
+        let shard = entry.name.strip_prefix("shard-").and_then(|number| number.parse().ok());
+        let Some(shard) = shard.map(ShardId).filter(|shard| shard_dir(*shard) == entry.name) else {
+            continue;
+        };
+        let names = match disk.list(&shard_dir(shard)) {
+            Ok(names) => names,
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => continue,
+            Err(error) => return Err(listing(error)),
+        };
+        let segment = |name: &str| matches!(FileName::parse(name), Some(FileName::Segment(_)));
+        if names.iter().any(|entry| segment(&entry.name)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Refuses options that are not what is stored.
+fn compare(identity: &Identity, options: &Options) -> Result<(), Error> {
+    fn same<T: PartialEq + std::fmt::Display>(
+        name: &str,
+        given: Option<T>,
+        stored: T,
+    ) -> Result<(), Error> {
+        match given {
+            Some(given) if given != stored => Err(Error::invalid(format!(
+                "{name} is given as {given}, and the store was created with {stored}: leave it out or give that"
+            ))),
+            _ => Ok(()),
+        }
+    }
+    same("shards", options.shards, identity.shards)?;
+    same("block_bytes", options.block_bytes, identity.block_bytes)?;
+    let segment_bytes = options.segment_bytes.map(|bytes| whole_blocks(bytes, identity.block_bytes));
+    same("segment_bytes", segment_bytes, identity.segment_bytes)?;
+    let route = |byte: u8| format!("the byte {:?}", char::from(byte));
+    let stored = identity.route.map_or_else(|| "none (the whole key routes)".into(), route);
+    same("route_by_prefix", options.route.map(route), stored)
+}
+
+fn whole_blocks(bytes: u64, block_bytes: u32) -> u64 {
+    bytes.next_multiple_of(block_bytes.into())
+}
+
+fn create(disk: &dyn Disk, options: &Options) -> Result<Identity, Error> {
+    let block_bytes = options.block_bytes.unwrap_or_else(|| disk.block_bytes());
+    let sync = match options.durability {
+        Some(Durability::WriteDsync) => SyncChoice::WriteDsync,
+        Some(Durability::WriteThenSync) => SyncChoice::WriteThenSync,
+        None => match disk.probe().map_err(|error| Error::io("probing the disk", error))? {
+            SyncMethod::WriteDsync => SyncChoice::WriteDsync,
+            SyncMethod::WriteThenSync => SyncChoice::WriteThenSync,
+        },
+    };
+    let identity = Identity {
+        store: StoreId(u128::from(entropy()) << 64 | u128::from(entropy())),
+        hash_key: entropy(),
+        shards: options.shards.unwrap_or(1),
+        route: options.route,
+        segment_bytes: whole_blocks(
+            options.segment_bytes.unwrap_or(SEGMENT_BYTES_DEFAULT),
+            block_bytes,
+        ),
+        block_bytes,
+        sync,
+        generation: 1,
+    };
+    create_as(disk, &identity).map_err(|error| Error::io("creating the store", error))?;
+    Ok(identity)
+}
+
+/// Makes the store durable, step by step.
+pub(crate) fn create_as(disk: &dyn Disk, identity: &Identity) -> io::Result<()> {
+    for shard in 0..identity.shards {
+        disk.create_dir(&shard_dir(ShardId(shard)))?;
+    }
+    match disk.remove(NAME_WHILE_WRITTEN) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = disk.create(NAME_WHILE_WRITTEN)?;
+    let written = (|| {
+        let mut bytes = vec![0; IDENTITY_BYTES];
+        for at in IDENTITY_OFFSETS {
+            let copy = identity.encode();
+            bytes[at..at + copy.len()].copy_from_slice(&copy);
+        }
+        file.write_at(0, &bytes)?;
+        file.sync()?;
+        // The directories of the shards, before there is a store that has them.
+        disk.sync_dir("")?;
+        disk.rename(NAME_WHILE_WRITTEN, NAME)
+    })();
+    if let Err(error) = written {
+        drop(file);
+        let _ = disk.remove(NAME_WHILE_WRITTEN);
+        return Err(error);
+    }
+    disk.sync_dir("")
+}

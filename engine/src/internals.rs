@@ -1,0 +1,1 @@
+//! Re-exports for the models, the fuzzers and the tests of this workspace.

@@ -1,0 +1,66 @@
+#![doc = include_str!("../../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod sync;
+
+pub mod limits;
+
+mod error;
+mod event;
+mod expect;
+mod id;
+mod key;
+mod options;
+
+mod index;
+mod reserve;
+
+#[cfg(not(loom))]
+mod append;
+#[cfg(not(loom))]
+mod disk;
+#[cfg(not(loom))]
+mod entropy;
+#[cfg(not(loom))]
+mod format;
+#[cfg(not(loom))]
+mod identity_file;
+#[cfg(not(loom))]
+mod log;
+#[cfg(not(loom))]
+mod read;
+#[cfg(not(loom))]
+mod recover;
+#[cfg(not(loom))]
+mod shard;
+#[cfg(not(loom))]
+mod stats;
+#[cfg(not(loom))]
+mod store;
+#[cfg(not(loom))]
+mod ticket;
+#[cfg(not(loom))]
+mod verify;
+#[cfg(not(loom))]
+mod writer;
+
+pub use error::{Error, ErrorKind};
+pub use event::{Event, Payload};
+pub use expect::Expect;
+pub use id::Position;
+pub use options::{Backend, Durability, Options};
+
+#[cfg(not(loom))]
+pub use crate::{
+    append::Write,
+    read::{LogRead, Read, Recorded, RecordedPart, RecordedWrite, Writes},
+    stats::{ShardStats, Stats},
+    store::{Aggregate, Aggregates, Limits, Store},
+    ticket::{Committed, Ticket},
+    verify::{Problem, Verification, verify},
+};
+
+/// What the models, the fuzzers and the tests of this workspace reach into. Anything here may change at any time.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;

@@ -1,0 +1,12 @@
+//! The log of a shard, as memory and files: from positions to bytes.
+
+pub mod bytes;
+pub mod catalogue;
+#[cfg(test)]
+pub(crate) mod fixture;
+pub mod prepare;
+pub mod segment;
+pub mod tail;
+#[cfg(test)]
+mod tests;
+pub mod walk;

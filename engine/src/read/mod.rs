@@ -1,0 +1,89 @@
+//! Reading: one aggregate, or the log of a shard. Everything shown is durable.
+//!
+//! A read takes the watermark first, then the slot's head, and from there on needs neither locks nor guards: what it hands
+//! out keeps the bytes it points to alive. It knows nothing of the log writer.
+
+mod aggregate;
+mod chain;
+mod recorded;
+mod shard;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::sync::Arc;
+
+pub use self::aggregate::Read;
+pub use self::recorded::Recorded;
+pub use self::shard::{LogRead, Writes};
+pub use self::write::{RecordedPart, RecordedWrite};
+
+use self::chain::Chain;
+use crate::error::Error;
+use crate::id::Position;
+use crate::index::{Index, SlotKey};
+use crate::key;
+use crate::log::catalogue::Catalogue;
+use crate::reserve::slot_ref::SlotRef;
+
+/// What reads of one shard start from.
+#[derive(Debug)]
+pub struct ReadSide {
+    catalogue: Arc<Catalogue>,
+    index: Arc<Index>,
+}
+
+impl ReadSide {
+    /// The read side of a shard.
+    pub fn new(catalogue: Arc<Catalogue>, index: Arc<Index>) -> ReadSide {
+        ReadSide { catalogue, index }
+    }
+
+    /// A read of the aggregate with this key. Nothing is inserted if there is none.
+    pub fn read(&self, key: &[u8]) -> Read {
+        if let Err(error) = key::check(key) {
+            return Read::failed(error);
+        }
+        let watermark = self.catalogue.watermark();
+        Read::new(self.chain(key), self.head(key), watermark)
+    }
+
+    /// A read of an aggregate whose slot is at hand.
+    pub fn read_slot(&self, slot: SlotRef) -> Read {
+        let watermark = self.catalogue.watermark();
+        Read::new(self.chain(slot.key()), slot.head(), watermark)
+    }
+
+    /// The durable version of the aggregate with this key, 0 if there is none.
+    pub fn version(&self, key: &[u8]) -> Result<u64, Error> {
+        key::check(key)?;
+        let watermark = self.catalogue.watermark();
+        self.chain(key).version_below(self.head(key), watermark)
+    }
+
+    /// The durable version of an aggregate whose slot is at hand.
+    pub fn version_of_slot(&self, slot: SlotRef) -> Result<u64, Error> {
+        let watermark = self.catalogue.watermark();
+        self.chain(slot.key()).version_below(slot.head(), watermark)
+    }
+
+    /// A read of the shard in log order.
+    pub fn log(&self) -> LogRead {
+        LogRead::new(Arc::clone(&self.catalogue))
+    }
+
+    /// The write at a position below the watermark, or one that a slot names.
+    pub fn write_at(&self, position: Position) -> Result<RecordedWrite, Error> {
+        RecordedWrite::new(&self.catalogue, self.catalogue.published(position)?)
+    }
+
+    fn chain(&self, key: &[u8]) -> Chain {
+        Chain::new(Arc::clone(&self.catalogue), key)
+    }
+
+    fn head(&self, key: &[u8]) -> Position {
+        let key = SlotKey::Aggregate(key);
+        let slot = self.index.find(self.index.hash(key), key);
+        slot.map_or(Position::START, |slot| slot.head())
+    }
+}

@@ -1,0 +1,133 @@
+//! One whole write as it is stored.
+
+use std::fmt;
+
+use crate::error::Error;
+use crate::expect::Expect;
+use crate::format::{Damage, PartView, RecordView, Role};
+use crate::id::Position;
+use crate::log::catalogue::{Catalogue, Record};
+use crate::read::recorded::Recorded;
+
+/// One write as it is stored: its parts with their conditions, versions and events.
+#[derive(Clone)]
+pub struct RecordedWrite {
+    /// Verified and decoded from end to end when this was made.
+    record: Record,
+}
+
+impl RecordedWrite {
+    pub(super) fn new(catalogue: &Catalogue, record: Record) -> Result<RecordedWrite, Error> {
+        if let Err(damage) = check(&record) {
+            let error = catalogue.damaged(record.position(), &damage);
+            return Err(match record.view() {
+                Ok(view) => error.with_keys(view.parts().map(|part| part.key)),
+                Err(_) => error,
+            });
+        }
+        Ok(RecordedWrite { record })
+    }
+
+    /// Its position in the log of its shard.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.record.position()
+    }
+
+    /// When it was committed, in microseconds since 1970.
+    #[must_use]
+    pub fn commit_time(&self) -> i64 {
+        self.view().map_or(0, |view| view.time())
+    }
+
+    /// The client and its sequence, if the write carried them.
+    #[must_use]
+    pub fn client(&self) -> Option<(u128, u64)> {
+        self.view()?.client()
+    }
+
+    /// Its parts, one for each aggregate, in the order in which the caller gave them.
+    pub fn parts(&self) -> impl Iterator<Item = RecordedPart<'_>> {
+        let view = self.view();
+        view.into_iter().flat_map(move |view| {
+            view.parts().map(move |part| RecordedPart { record: &self.record, view, part })
+        })
+    }
+
+    /// The version of one of its aggregates: after the write, or as a check has seen it.
+    #[must_use]
+    pub fn version_of(&self, key: &[u8]) -> Option<u64> {
+        self.view()?.find_part(key).map(|part| part.version)
+    }
+
+    /// There always is one: it was decoded before.
+    fn view(&self) -> Option<RecordView<'_>> {
+        self.record.view().ok()
+    }
+}
+
+fn check(record: &Record) -> Result<(), Damage> {
+    let view = record.view()?;
+    record.verify_events(&view)?;
+    view.parts().flat_map(|part| view.events_of(part.index)).try_for_each(|event| event.map(|_| ()))
+}
+
+impl fmt::Debug for RecordedWrite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordedWrite")
+            .field("position", &self.position())
+            .field("client", &self.client())
+            .field("parts", &self.parts().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a write did to one aggregate, or demanded of it.
+#[derive(Clone, Copy)]
+pub struct RecordedPart<'a> {
+    record: &'a Record,
+    view: RecordView<'a>,
+    part: PartView<'a>,
+}
+
+impl<'a> RecordedPart<'a> {
+    /// The key of the aggregate.
+    #[must_use]
+    pub fn key(&self) -> &'a [u8] {
+        self.part.key
+    }
+
+    /// Whether the part only demanded something, and appended nothing.
+    #[must_use]
+    pub fn is_check(&self) -> bool {
+        self.part.role == Role::Check
+    }
+
+    /// What it demanded.
+    #[must_use]
+    pub fn expected(&self) -> Expect {
+        self.part.expect
+    }
+
+    /// The version after the write, or the one that a check has seen.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.part.version
+    }
+
+    /// The events that it appended; none for a check.
+    pub fn events(&self) -> impl Iterator<Item = Recorded> + use<'a> {
+        let (record, view, part) = (self.record, self.view, self.part);
+        // They were decoded when the write was read, so none fails.
+        view.events_of(part.index)
+            .flatten()
+            .zip(0_u32..)
+            .map(move |(event, index)| Recorded::new(record, &view, &part, index, &event))
+    }
+}
+
+impl fmt::Debug for RecordedPart<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.part.fmt(f)
+    }
+}

@@ -1,0 +1,188 @@
+//! A write on its way to a decision, and its entries in slots.
+//!
+//! A write is immutable from the moment it is submitted, but for its status. Its entries are sorted by the address of
+//! their slots, each slot once. What an entry means for its slot depends on the status of its write alone:
+//!
+//! | status | the slot's logical tick | version |
+//! |---|---|---|
+//! | undecided | `before` | `version_before` |
+//! | accepted | `before + 1` | `version_after` |
+//! | rejected | `before` | `version_before` |
+
+use std::ptr::NonNull;
+
+use super::slot_ref::SlotRef;
+use crate::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
+
+/// What has become of a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Status {
+    /// Not all its entries are known to be in their slots.
+    Undecided = 0,
+    /// It took effect at the moment this was set.
+    Accepted = 1,
+    /// It never took effect, and never will.
+    Rejected = 2,
+}
+
+/// What a write does to one slot.
+#[derive(Debug)]
+pub struct Entry<P> {
+    /// The slot.
+    pub slot: SlotRef,
+    /// The tick that the slot must have.
+    pub before: u64,
+    /// The version that belongs to `before`.
+    pub version_before: u64,
+    /// The version if the write is accepted; the same if this part only checks.
+    pub version_after: u64,
+    /// Whatever the payload knows this entry by.
+    pub tag: u32,
+    /// The write it is part of; set by [`Write::seal`].
+    pub(super) write: *const Write<P>,
+}
+
+// SAFETY: an entry is immutable from the moment its write is submitted, and its pointer leads to that write.
+unsafe impl<P: Send> Send for Entry<P> {}
+// SAFETY: as above; the payload is never reached through an entry but by the log writer.
+unsafe impl<P: Send> Sync for Entry<P> {}
+
+impl<P> Entry<P> {
+    /// An entry that is not yet part of a write.
+    pub fn new(slot: SlotRef, before: u64, version_before: u64, version_after: u64, tag: u32) -> Self {
+        Entry { slot, before, version_before, version_after, tag, write: std::ptr::null() }
+    }
+
+    /// The tick of the slot if the write is accepted.
+    pub fn after(&self) -> u64 {
+        self.before + 1
+    }
+}
+
+/// A write. `P` is what the log writer needs to know of it.
+#[derive(Debug)]
+pub struct Write<P> {
+    status: AtomicU8,
+    /// The next one on the stack, or in whatever list its one owner keeps it.
+    pub(super) next: AtomicPtr<Write<P>>,
+    entries: Vec<Entry<P>>,
+    /// Not read by anybody but its owner before submission and the log writer after.
+    pub payload: P,
+}
+
+impl<P> Write<P> {
+    /// A write without entries.
+    pub fn new(payload: P) -> Box<Write<P>> {
+        Box::new(Write {
+            status: AtomicU8::new(Status::Undecided as u8),
+            next: AtomicPtr::new(std::ptr::null_mut()),
+            entries: Vec::with_capacity(2),
+            payload,
+        })
+    }
+
+    /// Makes a spent write undecided and empty again. Its memory is kept.
+    pub fn reset(&mut self) {
+        self.status = AtomicU8::new(Status::Undecided as u8);
+        self.entries.clear();
+    }
+
+    /// The entries, to be filled before [`Write::seal`], and the payload.
+    pub fn parts_mut(&mut self) -> (&mut Vec<Entry<P>>, &mut P) {
+        (&mut self.entries, &mut self.payload)
+    }
+
+    /// Sorts the entries and ties them to the write. They do not change afterwards.
+    pub fn seal(self: &mut Box<Self>) {
+        let write: *const Write<P> = &raw const **self;
+        self.entries.sort_unstable_by_key(|entry| entry.slot.address());
+        for entry in &mut self.entries {
+            entry.write = write;
+        }
+        debug_assert!(self.entries.windows(2).all(|pair| pair[0].slot.address() < pair[1].slot.address()));
+    }
+
+    /// The entries, by address of their slots.
+    pub fn entries(&self) -> &[Entry<P>] {
+        &self.entries
+    }
+
+    /// What has become of it.
+    #[inline]
+    pub fn status(&self) -> Status {
+        // Acquire: pairs with the Release in `settle`; whoever sees a decision sees what was decided on.
+        match self.status.load(Ordering::Acquire) {
+            0 => Status::Undecided,
+            1 => Status::Accepted,
+            _ => Status::Rejected,
+        }
+    }
+
+    /// Log writer that stops: rejects the write unless it is decided already; returns the decision.
+    pub fn reject(&self) -> Status {
+        self.settle(Status::Rejected)
+    }
+
+    /// Decides the write, unless it is decided already; returns the decision.
+    #[inline]
+    pub(super) fn settle(&self, decision: Status) -> Status {
+        match self.status.compare_exchange(
+            Status::Undecided as u8,
+            decision as u8,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        ) {
+            Ok(_) => decision,
+            Err(1) => Status::Accepted,
+            Err(_) => Status::Rejected,
+        }
+    }
+}
+
+/// A submitted write: shared until its grace periods have passed, then owned again.
+///
+/// It is a pointer without a promise. Who holds one says why it is alive: the log writer, because it alone decides
+/// when a write is spent; others, because they found it under a guard.
+#[derive(Debug)]
+pub struct WriteRef<P>(pub(super) NonNull<Write<P>>);
+
+impl<P> Clone for WriteRef<P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for WriteRef<P> {}
+
+impl<P> PartialEq for WriteRef<P> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+// SAFETY: the pointer alone is sent; what it points to is reached through `unsafe` with a reason of its own.
+unsafe impl<P: Send> Send for WriteRef<P> {}
+
+impl<P> WriteRef<P> {
+    /// The write.
+    ///
+    /// # Safety
+    ///
+    /// It is alive for `'a`, and nobody owns it exclusively meanwhile.
+    #[inline]
+    pub unsafe fn get<'a>(self) -> &'a Write<P> {
+        // SAFETY: by the contract.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Takes a spent write back.
+    ///
+    /// # Safety
+    ///
+    /// It has been out of every slot and off the stack for a grace period, and this is done once.
+    pub unsafe fn into_box(self) -> Box<Write<P>> {
+        // SAFETY: by the contract; it was made by `Box::into_raw` in `Stack::push`.
+        unsafe { Box::from_raw(self.0.as_ptr()) }
+    }
+}

@@ -1,0 +1,509 @@
+//! The store: shards behind one handle.
+
+use std::fmt;
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::task::Waker;
+use std::thread;
+
+use crate::append::{Target, Write};
+use crate::disk::{self, Disk, Opening, QueueKind, SyncMethod};
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::expect::Expect;
+use crate::format::{Identity, SyncChoice};
+use crate::id::ShardId;
+use crate::identity_file;
+use crate::index::{SlotKey, shard_of};
+use crate::key;
+use crate::limits;
+use crate::options::{Backend, Durability, Options};
+use crate::read::{LogRead, Read};
+use crate::reserve::slot::SlotKind;
+use crate::reserve::slot_ref::SlotRef;
+use crate::shard::{self, Shard};
+use crate::stats::Stats;
+use crate::ticket::Ticket;
+use crate::writer::intake::Patience;
+
+/// An event store in a directory.
+///
+/// A handle is cheap to clone and can be used from any thread. When the last one is dropped, or at
+/// [`close`](Store::close), everything that was accepted is written before the lock is let go. Dropping waits for that:
+/// an asynchronous program closes the store where it may block.
+#[derive(Clone)]
+pub struct Store(Arc<Opened>);
+
+struct Opened {
+    shards: Vec<Arc<Shard>>,
+    identity: Identity,
+    method: SyncMethod,
+    backend: &'static str,
+    disk: Arc<dyn Disk>,
+    /// Let go last.
+    _lock: Option<Arc<dyn disk::Lock>>,
+}
+
+/// Where a key belongs.
+pub(crate) struct Route {
+    pub(crate) hash: u64,
+    pub(crate) shard: usize,
+}
+
+/// What a store takes at most. Made by [`Store::limits`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The longest key, in bytes.
+    pub key_bytes: usize,
+    /// The longest event type, in bytes.
+    pub event_type_bytes: usize,
+    /// The most events in one write.
+    pub events_per_write: usize,
+    /// The most aggregates in one write.
+    pub aggregates_per_write: usize,
+    /// The largest write as it is stored, in bytes: keys, events and about 100 bytes for each write, 48 for each
+    /// aggregate and 16 for each event.
+    pub write_bytes: usize,
+}
+
+impl Options {
+    /// Opens the store in a directory, and creates it if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// `Locked` if somebody else holds it for writing; `Corrupt`, `Unsupported`, `Io` for what is found there;
+    /// `Invalid` if an option contradicts what is stored.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Store, Error> {
+        self.check()?;
+        let path = path.as_ref();
+        let opening = match (self.read_only, self.create) {
+            (true, _) => Opening::ReadOnly,
+            (false, true) => Opening::Create,
+            (false, false) => Opening::Existing,
+        };
+        let queue = match self.backend {
+            Backend::Auto => QueueKind::Auto,
+            Backend::Uring => QueueKind::Uring,
+            Backend::Blocking => QueueKind::Blocking,
+        };
+        let disk = disk::open(path, opening, queue)
+            .map_err(|error| identity_file::open_disk_error(path, error))?;
+        self.open_on(disk)
+    }
+
+    /// Opens the store on a disk.
+    pub(crate) fn open_on(&self, disk: Arc<dyn Disk>) -> Result<Store, Error> {
+        let lock = if self.read_only { None } else { Some(lock(&*disk)?) };
+        let identity = identity_file::open_or_create(&*disk, self)?;
+        let method = match (self.durability, identity.sync) {
+            (Some(Durability::WriteDsync), _) | (None, SyncChoice::WriteDsync) => {
+                SyncMethod::WriteDsync
+            }
+            (Some(Durability::WriteThenSync), _) | (None, SyncChoice::WriteThenSync) => {
+                SyncMethod::WriteThenSync
+            }
+        };
+        let (wakers, woken) = mpsc::channel();
+        let opening = shard::Opening {
+            disk: &disk,
+            lock: lock.as_ref(),
+            identity: &identity,
+            options: self,
+            method,
+            wakers: &wakers,
+        };
+        let shards = open_shards(&opening, identity.shards)?;
+        if !self.read_only {
+            thread::Builder::new()
+                .name("annals-wake".into())
+                .spawn(move || call_wakers(&woken))
+                .map_err(|error| Error::io("starting a thread", error))?;
+        }
+        let backend = if self.read_only { "none" } else { disk.backend() };
+        Ok(Store(Arc::new(Opened { shards, identity, method, backend, disk, _lock: lock })))
+    }
+}
+
+fn lock(disk: &dyn Disk) -> Result<Arc<dyn disk::Lock>, Error> {
+    disk.lock().map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => Error::new(
+            ErrorKind::Locked,
+            "the store is open for writing elsewhere, in this process or another: close it there, or open it read-only",
+        ),
+        _ => Error::io("locking the store", error),
+    })
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // A ticket may keep a shard alive; its threads end here all the same.
+        for shard in &self.shards {
+            if let Err(error) = shard.close() {
+                tracing::warn!(shard = shard.id.0, %error, "the shard did not close cleanly");
+            }
+        }
+    }
+}
+
+/// Opens all shards, as many at a time as there are processors.
+fn open_shards(opening: &shard::Opening<'_>, count: u16) -> Result<Vec<Arc<Shard>>, Error> {
+    let at_once = thread::available_parallelism().map_or(1, usize::from).min(usize::from(count));
+    let next = std::sync::atomic::AtomicU16::new(0);
+    let open_some = || -> Result<Vec<_>, Error> {
+        let mut opened = Vec::new();
+        loop {
+            let id = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if id >= count {
+                return Ok(opened);
+            }
+            opened.push(Arc::new(Shard::open(ShardId(id), opening)?));
+        }
+    };
+    let mut shards = Vec::with_capacity(count.into());
+    thread::scope(|scope| {
+        let helpers: Vec<_> = (1..at_once).map(|_| scope.spawn(open_some)).collect();
+        shards.extend(open_some()?);
+        for helper in helpers {
+            match helper.join() {
+                Ok(opened) => shards.extend(opened?),
+                Err(panic) => panic::resume_unwind(panic),
+            }
+        }
+        Ok::<_, Error>(())
+    })?;
+    shards.sort_by_key(|shard| shard.id);
+    Ok(shards)
+}
+
+/// The thread on which wakers of tasks are called: they are foreign code. It ends with the store.
+fn call_wakers(woken: &mpsc::Receiver<Vec<Waker>>) {
+    for wakers in woken {
+        for waker in wakers {
+            if panic::catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+                tracing::error!("the waker of a task has panicked");
+            }
+        }
+    }
+}
+
+impl Store {
+    /// Opens the store in a directory with the default options, and creates it if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Store, Error> {
+        Options::new().open(path)
+    }
+
+    /// Appends events to an aggregate, on a condition: one write, one version.
+    ///
+    /// On return the write is decided. If it is accepted, its ticket resolves when it is durable. Waits while limits on
+    /// work in flight are reached and somebody works on it.
+    ///
+    /// # Errors
+    ///
+    /// [`Conflict`](crate::ErrorKind::Conflict) or [`NotFound`](crate::ErrorKind::NotFound) if the condition does not
+    /// hold, told without waiting for the disk; see [`ErrorKind`](crate::ErrorKind) for the others. After any error,
+    /// nothing of the write is readable, now or after a crash.
+    pub fn append(
+        &self,
+        key: impl AsRef<[u8]>,
+        expect: Expect,
+        events: impl IntoIterator<Item = Event>,
+    ) -> Result<Ticket, Error> {
+        self.append_with(key.as_ref(), None, expect, &mut events.into_iter(), Patience::Wait)
+    }
+
+    /// As [`append`](Store::append), but says [`Busy`](crate::ErrorKind::Busy) or
+    /// [`Full`](crate::ErrorKind::Full) instead of waiting.
+    pub fn try_append(
+        &self,
+        key: impl AsRef<[u8]>,
+        expect: Expect,
+        events: impl IntoIterator<Item = Event>,
+    ) -> Result<Ticket, Error> {
+        self.append_with(key.as_ref(), None, expect, &mut events.into_iter(), Patience::Refuse)
+    }
+
+    fn append_with(
+        &self,
+        key: &[u8],
+        slot: Option<SlotRef>,
+        expect: Expect,
+        events: &mut dyn Iterator<Item = Event>,
+        patience: Patience,
+    ) -> Result<Ticket, Error> {
+        key::check(key)?;
+        let route = self.route(key);
+        let target = Target { key, hash: route.hash, slot };
+        let shard = &self.0.shards[route.shard];
+        shard.append(&target, expect, events, self.write_bytes_max(), patience)
+    }
+
+    /// Begins a write to several aggregates.
+    pub fn write(&self) -> Write {
+        Write::new(self.clone())
+    }
+
+    /// Reads an aggregate as it is durable now.
+    pub fn read(&self, key: impl AsRef<[u8]>) -> Read {
+        let key = key.as_ref();
+        match key::check(key) {
+            Ok(()) => self.0.shards[self.route(key).shard].read.read(key),
+            Err(error) => Read::failed(error),
+        }
+    }
+
+    /// Reads everything on a shard, in the order of its log, as it is durable now.
+    pub fn log(&self, shard: u16) -> LogRead {
+        match self.0.shards.get(usize::from(shard)) {
+            Some(shard) => shard.read.log(),
+            None => LogRead::failed(Error::invalid(format!(
+                "there is no shard {shard}: the store has {}, counted from 0",
+                self.shards()
+            ))),
+        }
+    }
+
+    /// A handle to one aggregate, for callers who come back to it: it looks the aggregate up once.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` or `TooLarge` if the key is not 1 to 1,024 bytes.
+    pub fn aggregate(&self, key: impl AsRef<[u8]>) -> Result<Aggregate, Error> {
+        let key = key.as_ref();
+        key::check(key)?;
+        let route = self.route(key);
+        let slot = std::sync::OnceLock::new();
+        if let Some(found) = self.0.shards[route.shard].find(route.hash, SlotKey::Aggregate(key)) {
+            let _first = slot.set(found);
+        }
+        Ok(Aggregate { store: self.clone(), key: key.into(), route, slot })
+    }
+
+    /// The durable version of an aggregate; 0 if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` or `TooLarge` for the key; `Io` or `Corrupt` if its newest record can't be read.
+    pub fn version(&self, key: impl AsRef<[u8]>) -> Result<u64, Error> {
+        let key = key.as_ref();
+        key::check(key)?;
+        self.0.shards[self.route(key).shard].read.version(key)
+    }
+
+    /// Every aggregate with its durable version, in no order. Those created meanwhile may be among them.
+    pub fn aggregates(&self) -> Aggregates {
+        let slots = self.0.shards.iter().enumerate().flat_map(|(number, shard)| {
+            let aggregates = shard.index.iter().filter(|slot| slot.kind() == SlotKind::Aggregate);
+            aggregates.map(move |slot| (number, slot))
+        });
+        Aggregates { store: self.clone(), slots: slots.collect::<Vec<_>>().into_iter() }
+    }
+
+    /// How many shards the store has.
+    #[must_use]
+    pub fn shards(&self) -> u16 {
+        self.0.identity.shards
+    }
+
+    /// The shard that an aggregate lives on.
+    #[must_use]
+    pub fn shard_of(&self, key: impl AsRef<[u8]>) -> u16 {
+        self.route(key.as_ref()).shard as u16
+    }
+
+    /// What the store takes at most.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            key_bytes: limits::KEY_BYTES_MAX,
+            event_type_bytes: limits::EVENT_TYPE_BYTES_MAX,
+            events_per_write: limits::EVENTS_PER_WRITE_MAX,
+            aggregates_per_write: limits::AGGREGATES_PER_WRITE_MAX,
+            write_bytes: self.write_bytes_max(),
+        }
+    }
+
+    /// What the store has done since it was opened, and what it holds.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats {
+            backend: self.0.backend,
+            durability: match self.0.method {
+                SyncMethod::WriteDsync => "write-dsync",
+                SyncMethod::WriteThenSync => "write-then-sync",
+            },
+            block_bytes: self.0.identity.block_bytes,
+            segment_bytes: self.0.identity.segment_bytes,
+            shards: self.0.shards.iter().map(|shard| shard.stats()).collect(),
+        }
+    }
+
+    /// Waits until everything accepted is durable, and takes no more writes. Reads go on. Other handles find the
+    /// store closed. Closing again does nothing.
+    ///
+    /// # Errors
+    ///
+    /// `Stopped` if a shard had stopped; `Io` if the log could not be cut to its used size (nothing is lost by it).
+    pub fn close(&self) -> Result<(), Error> {
+        let mut first = Ok(());
+        for shard in &self.0.shards {
+            first = first.and(shard.close());
+        }
+        first
+    }
+
+    pub(crate) fn route(&self, key: &[u8]) -> Route {
+        let identity = &self.0.identity;
+        let hash = SlotKey::Aggregate(key).hash(identity.hash_key);
+        if identity.shards == 1 {
+            return Route { hash, shard: 0 };
+        }
+        let by = identity.route.and_then(|separator| key.iter().position(|byte| *byte == separator));
+        let routing = match by {
+            Some(end) => SlotKey::Aggregate(&key[..end]).hash(identity.hash_key),
+            None => hash,
+        };
+        Route { hash, shard: shard_of(routing, identity.shards).into() }
+    }
+
+    pub(crate) fn shard(&self, number: usize) -> Option<&Arc<Shard>> {
+        self.0.shards.get(number)
+    }
+
+    pub(crate) fn write_bytes_max(&self) -> usize {
+        shard::write_bytes_max(&self.0.identity)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("disk", &self.0.disk)
+            .field("shards", &self.shards())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A handle to one aggregate. Made by [`Store::aggregate`].
+pub struct Aggregate {
+    store: Store,
+    key: Box<[u8]>,
+    route: Route,
+    /// Found when the handle was made, or once the aggregate existed.
+    slot: std::sync::OnceLock<SlotRef>,
+}
+
+impl Aggregate {
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    /// As [`Store::append`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::append`].
+    pub fn append(
+        &self,
+        expect: Expect,
+        events: impl IntoIterator<Item = Event>,
+    ) -> Result<Ticket, Error> {
+        self.append_with(expect, &mut events.into_iter(), Patience::Wait)
+    }
+
+    /// As [`Store::try_append`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::try_append`].
+    pub fn try_append(
+        &self,
+        expect: Expect,
+        events: impl IntoIterator<Item = Event>,
+    ) -> Result<Ticket, Error> {
+        self.append_with(expect, &mut events.into_iter(), Patience::Refuse)
+    }
+
+    fn append_with(
+        &self,
+        expect: Expect,
+        events: &mut dyn Iterator<Item = Event>,
+        patience: Patience,
+    ) -> Result<Ticket, Error> {
+        let target = Target { key: &self.key, hash: self.route.hash, slot: self.slot() };
+        self.shard().append(&target, expect, events, self.store.write_bytes_max(), patience)
+    }
+
+    /// As [`Store::read`].
+    pub fn read(&self) -> Read {
+        match self.slot() {
+            Some(slot) => self.shard().read.read_slot(slot),
+            None => self.shard().read.read(&self.key),
+        }
+    }
+
+    /// As [`Store::version`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::version`].
+    pub fn version(&self) -> Result<u64, Error> {
+        match self.slot() {
+            Some(slot) => self.shard().read.version_of_slot(slot),
+            None => Ok(0),
+        }
+    }
+
+    fn shard(&self) -> &Arc<Shard> {
+        &self.store.0.shards[self.route.shard]
+    }
+
+    fn slot(&self) -> Option<SlotRef> {
+        if let Some(slot) = self.slot.get() {
+            return Some(*slot);
+        }
+        let found = self.shard().find(self.route.hash, SlotKey::Aggregate(&self.key))?;
+        Some(*self.slot.get_or_init(|| found))
+    }
+}
+
+impl fmt::Debug for Aggregate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Aggregate({})", key::Shown(&self.key))
+    }
+}
+
+/// Aggregates with their versions. Made by [`Store::aggregates`].
+pub struct Aggregates {
+    store: Store,
+    slots: std::vec::IntoIter<(usize, SlotRef)>,
+}
+
+impl Iterator for Aggregates {
+    type Item = Result<(Box<[u8]>, u64), Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        for (shard, slot) in self.slots.by_ref() {
+            match self.store.0.shards[shard].read.version_of_slot(slot) {
+                Ok(0) => {}
+                Ok(version) => return Some(Ok((slot.key().into(), version))),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        None
+    }
+}
+
+impl fmt::Debug for Aggregates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Aggregates").field("left", &self.slots.len()).finish_non_exhaustive()
+    }
+}

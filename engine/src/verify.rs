@@ -1,0 +1,272 @@
+//! Verifying a store: every checksum, chain, version, link and condition, in log order.
+//!
+//! It keeps books of its own and shares with the store only the walk along the log, so that a fault in the index or in
+//! reading can't hide itself. Nothing is changed on disk, and a live writer is not disturbed.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::path::Path;
+
+use crate::disk;
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::format::{FileName, PartView, RecordView, Role};
+use crate::id::{Position, ShardId};
+use crate::identity_file::{open_disk_error, open_or_create};
+use crate::key::{KeyBuf, Shown};
+use crate::log::prepare::shard_dir;
+use crate::options::Options;
+use crate::recover::source::Source;
+use crate::recover::walk::{Objection, Visit, verify_record};
+use crate::recover::{Mode, walk_log};
+use crate::reserve::slot::SKIP_VERSIONS;
+
+/// What verifying a store found. Sound if there are no problems.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Verification {
+    /// How many shards the store has.
+    pub shards: u16,
+    /// How many segments hold a part of the log.
+    pub segments: u64,
+    /// How many flushes.
+    pub flushes: u64,
+    /// How many writes.
+    pub writes: u64,
+    /// How many events.
+    pub events: u64,
+    /// How many aggregates.
+    pub aggregates: u64,
+    /// How many bytes the segments take on disk, what is prepared ahead included.
+    pub bytes: u64,
+    /// What is wrong, shard by shard in log order. At most a thousand for each shard are told.
+    pub problems: Vec<Problem>,
+}
+
+/// Something that is wrong in a store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Problem {
+    /// The shard.
+    pub shard: u16,
+    /// The segment's file, relative to the store's directory.
+    pub segment: String,
+    /// Where in the file.
+    pub offset: u64,
+    /// The aggregate, where it is known.
+    pub aggregate: Option<Vec<u8>>,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at byte {}: ", self.segment, self.offset)?;
+        if let Some(key) = &self.aggregate {
+            write!(f, "aggregate {}: ", Shown(key))?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+/// Reads a whole store and checks all of it. `progress` is told how many bytes are done, and how many there are.
+///
+/// What is found wrong in the log is a [`Problem`], not an error. Beside a writer it checks what was durable when it
+/// began.
+///
+/// ```
+/// use annals::{Event, Expect, Store};
+/// # let dir = tempfile::tempdir_in("/var/tmp")?;
+/// # let path = dir.path().join("data");
+///
+/// let store = Store::open(&path)?;
+/// store.append("order-1", Expect::Absent, [Event::new("Placed", "")])?.wait()?;
+/// store.close()?;
+///
+/// let verification = annals::verify(&path, |_, _| {})?;
+/// assert_eq!(verification.events, 1);
+/// assert!(verification.problems.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// `Io` for what can't be read, `Corrupt` and `Unsupported` for an identity file that says nothing.
+pub fn verify(
+    path: impl AsRef<Path>,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Verification, Error> {
+    let path = path.as_ref();
+    let disk = disk::open(path, disk::Opening::ReadOnly, disk::QueueKind::Blocking)
+        .map_err(|error| open_disk_error(path, error))?;
+    verify_disk(&*disk, &mut progress)
+}
+
+pub(crate) fn verify_disk(
+    disk: &dyn Disk,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Verification, Error> {
+    let identity = open_or_create(disk, &Options::new().read_only(true))?;
+    let shards = || (0..identity.shards).map(ShardId);
+    let mut verification = Verification { shards: identity.shards, ..Verification::default() };
+    for shard in shards() {
+        verification.bytes += segment_bytes(disk, shard)?;
+    }
+    let all = verification.bytes;
+    let mut done = 0;
+    progress(done, all);
+    for shard in shards() {
+        let mut books = Books {
+            aggregates: HashMap::new(),
+            clients: HashMap::new(),
+            flushes: 0,
+            writes: 0,
+            events: 0,
+            walked: &mut |bytes| {
+                // A live writer adds bytes that were not counted.
+                done = (done + bytes).min(all);
+                progress(done, all);
+            },
+        };
+        let mut source = Source::new(disk, &identity, shard);
+        let found = walk_log(&mut source, Mode::Read, &mut books)?;
+        verification.flushes += books.flushes;
+        verification.writes += books.writes;
+        verification.events += books.events;
+        verification.aggregates +=
+            books.aggregates.values().filter(|account| account.version > 0).count() as u64;
+        verification.segments += found.segments.len() as u64;
+        verification.problems.extend(found.damage.into_iter().map(|damage| Problem {
+            shard: shard.0,
+            segment: damage.file,
+            offset: damage.offset,
+            aggregate: damage.aggregate.map(|key: KeyBuf| key.as_bytes().to_vec()),
+            what: damage.what,
+        }));
+    }
+    progress(all, all);
+    Ok(verification)
+}
+
+fn segment_bytes(disk: &dyn Disk, shard: ShardId) -> Result<u64, Error> {
+    let dir = shard_dir(shard);
+    let entries =
+        disk.list(&dir).map_err(|error| Error::io(format_args!("listing {dir}"), error))?;
+    let segments = entries
+        .iter()
+        .filter(|entry| matches!(FileName::parse(&entry.name), Some(FileName::Segment(_))));
+    Ok(segments.map(|entry| entry.bytes).sum())
+}
+
+/// What the log has said of an aggregate so far.
+#[derive(Clone, Copy, Default)]
+struct Account {
+    /// What its clients are kept under.
+    number: u64,
+    /// The last write that it was part of.
+    write: u64,
+    version: u64,
+    last: Position,
+    skip: Position,
+}
+
+/// What the log of one shard has said so far.
+struct Books<'a> {
+    aggregates: HashMap<Box<[u8]>, Account>,
+    /// The highest sequence of a client on an aggregate.
+    clients: HashMap<(u128, u64), u64>,
+    flushes: u64,
+    writes: u64,
+    events: u64,
+    walked: &'a mut dyn FnMut(u64),
+}
+
+impl Visit for Books<'_> {
+    fn segment(&mut self, bytes: u64) {
+        (self.walked)(bytes);
+    }
+
+    fn flush(&mut self) {
+        self.flushes += 1;
+    }
+
+    fn record(&mut self, record: &RecordView<'_>, at: Position) -> Result<(), Objection> {
+        self.writes += 1;
+        self.events += u64::from(record.events());
+        let mut objection = None;
+        let mut object = |key: Option<&[u8]>, what: String| {
+            objection.get_or_insert(Objection::Damage { key: key.map(<[u8]>::to_vec), what });
+        };
+        if let Err(damage) = verify_record(record) {
+            let key = record.part(0).map(|part| part.key);
+            object(key, format!("an event can't be read: {damage}"));
+        }
+        let write = self.writes;
+        for part in record.parts() {
+            let account = self.account(part.key)?;
+            if let Some(what) = contradiction(&part, account) {
+                object(Some(part.key), what);
+            }
+            if std::mem::replace(&mut account.write, write) == write {
+                object(Some(part.key), "the aggregate is in one write twice".into());
+            }
+            let number = account.number;
+            if part.role == Role::Append {
+                // What is there is believed from here on, so that one fault is told once.
+                account.version = part.version;
+                account.last = at;
+                if part.version.is_multiple_of(SKIP_VERSIONS) {
+                    account.skip = at;
+                }
+            }
+            if let Some((client, sequence)) = record.client() {
+                match self.clients.insert((client, number), sequence) {
+                    Some(before) if sequence <= before => {
+                        let what = format!("client {client:x} has sequence {sequence} after {before}");
+                        object(Some(part.key), what);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        objection.map_or(Ok(()), Err)
+    }
+}
+
+impl Books<'_> {
+    fn account(&mut self, key: &[u8]) -> Result<&mut Account, Objection> {
+        if self.aggregates.try_reserve(1).is_err() || self.clients.try_reserve(1).is_err() {
+            return Err(Objection::Failed(Error::out_of_memory("what the log says")));
+        }
+        let number = self.aggregates.len() as u64;
+        Ok(match self.aggregates.entry(key.into()) {
+            Entry::Occupied(account) => account.into_mut(),
+            Entry::Vacant(place) => place.insert(Account { number, ..Account::default() }),
+        })
+    }
+}
+
+/// What a part says that can't be so after all that the log has said before.
+fn contradiction(part: &PartView<'_>, account: &Account) -> Option<String> {
+    let before = account.version;
+    match part.role {
+        Role::Append if Some(part.version) != before.checked_add(1) => {
+            return Some(format!("version {} follows version {before}", part.version));
+        }
+        Role::Check if part.version != before => {
+            return Some(format!("checked at version {}, and it was at {before}", part.version));
+        }
+        _ => {}
+    }
+    if !part.expect.holds(before) {
+        return Some(format!("written on {}, at version {before}", part.expect));
+    }
+    if part.role == Role::Append && (part.prev, part.skip) != (account.last, account.skip) {
+        return Some(format!(
+            "linked to {} and {}, and the versions stand at {} and {}",
+            part.prev, part.skip, account.last, account.skip
+        ));
+    }
+    None
+}

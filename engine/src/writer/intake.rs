@@ -1,0 +1,390 @@
+//! What callers share with the log writer of a shard: how requests come in, and when they may.
+//!
+//! Everything here is an atomic or a word to sleep on. A caller takes [permits](Intake::acquire) before it reserves
+//! anything, so that no accepted write is ever without memory or without prepared space. Permits come back from the log
+//! writer: blocks when the write is placed, bytes when it is durable.
+//!
+//! A write of *n* blocks takes *2n − 1* block permits: its own, and the most that a roll to the next segment can waste
+//! for its sake. There are permits for the rest of the segment being filled and for one prepared segment, no more. So
+//! whenever a write does not fit into the rest, it fits into the prepared segment.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use crossbeam_utils::CachePadded;
+
+use super::request::{Payload, Request, Taken};
+use crate::disk;
+use crate::error::{Error, ErrorKind};
+use crate::format::FLUSH_HEADER_BYTES;
+use crate::limits::HELD_BYTES_MAX;
+use crate::reserve::stack::{Batch, Stack};
+use crate::reserve::write::WriteRef;
+use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use crate::sync::doorbell::Doorbell;
+use crate::sync::wake_word::WakeWord;
+
+/// How often a caller that waits for room looks whether anybody still works on it.
+const ROOM_LOOK: Duration = Duration::from_millis(20);
+/// After how many looks at an idle shard it gives up.
+const ROOM_LOOKS_IDLE_MAX: u32 = 5;
+
+/// See the module.
+pub(crate) struct Intake {
+    stack: CachePadded<Stack<Payload>>,
+    doorbell: CachePadded<Doorbell>,
+    waker: Arc<dyn disk::Waker>,
+    /// The group that submissions join.
+    group: CachePadded<AtomicU8>,
+    bytes: CachePadded<AtomicI64>,
+    blocks: CachePadded<AtomicI64>,
+    block_bytes: usize,
+    /// Callers that wait for permits.
+    room: WakeWord,
+    /// Memory of spent requests that grace periods hold back.
+    held_bytes: AtomicU64,
+    /// Nothing is in flight, placed or prepared.
+    idle: AtomicBool,
+    pub(crate) preparation: Preparation,
+    /// Why no more writes are taken.
+    halt: OnceLock<Error>,
+}
+
+/// What is asked of the thread that prepares segments, and what came of it.
+pub(crate) struct Preparation {
+    /// The most block permits that somebody lacks; 0 if nobody does.
+    wanted: AtomicI64,
+    word: WakeWord,
+    /// A segment is being prepared.
+    busy: AtomicBool,
+    /// How many attempts have ended.
+    attempts: AtomicU64,
+    /// Why the last one failed, if it did.
+    failure: ArcSwapOption<Error>,
+    closed: AtomicBool,
+}
+
+/// What a caller does when there is no room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Patience {
+    /// Wait as long as somebody works on it.
+    Wait,
+    /// Say so.
+    Refuse,
+}
+
+impl Intake {
+    pub(crate) fn new(
+        waker: Arc<dyn disk::Waker>,
+        block_bytes: u32,
+        in_flight_bytes: usize,
+        first_group: u8,
+    ) -> Intake {
+        Intake {
+            stack: CachePadded::new(Stack::new()),
+            doorbell: CachePadded::new(Doorbell::new()),
+            waker,
+            group: CachePadded::new(AtomicU8::new(first_group)),
+            bytes: CachePadded::new(AtomicI64::new(in_flight_bytes as i64)),
+            blocks: CachePadded::new(AtomicI64::new(0)),
+            block_bytes: block_bytes as usize,
+            room: WakeWord::new(),
+            held_bytes: AtomicU64::new(0),
+            idle: AtomicBool::new(true),
+            preparation: Preparation {
+                wanted: AtomicI64::new(0),
+                word: WakeWord::new(),
+                busy: AtomicBool::new(false),
+                attempts: AtomicU64::new(0),
+                failure: ArcSwapOption::empty(),
+                closed: AtomicBool::new(false),
+            },
+            halt: OnceLock::new(),
+        }
+    }
+
+    /// The permits that a record of so many bytes needs.
+    pub(crate) fn needs(&self, record_bytes: usize) -> Taken {
+        let blocks = (FLUSH_HEADER_BYTES + record_bytes).div_ceil(self.block_bytes) as i64;
+        Taken { bytes: record_bytes as i64, blocks: 2 * blocks - 1 }
+    }
+
+    /// Takes permits, before anything is reserved.
+    #[inline]
+    pub(crate) fn acquire(&self, needed: Taken, patience: Patience) -> Result<(), Error> {
+        match self.try_acquire(needed) {
+            Ok(()) => Ok(()),
+            Err(_) => self.acquire_slowly(needed, patience),
+        }
+    }
+
+    /// Whether there were permits. A write larger than the limit on bytes passes when nothing else is in flight.
+    #[inline]
+    fn try_acquire(&self, needed: Taken) -> Result<(), Short> {
+        if self.held_bytes.load(Ordering::Relaxed) > HELD_BYTES_MAX as u64 {
+            return Err(Short::Held);
+        }
+        if self.bytes.fetch_sub(needed.bytes, Ordering::Relaxed) <= 0 {
+            self.bytes.fetch_add(needed.bytes, Ordering::Relaxed);
+            return Err(Short::Bytes);
+        }
+        let mut left = self.blocks.load(Ordering::Relaxed);
+        while left >= needed.blocks {
+            match self.blocks.compare_exchange_weak(
+                left,
+                left - needed.blocks,
+                // Acquire: pairs with the Release in `prepared`: whoever places a write finds the segment that its
+                // permits stand for.
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Ok(()),
+                Err(seen) => left = seen,
+            }
+        }
+        self.bytes.fetch_add(needed.bytes, Ordering::Relaxed);
+        Err(Short::Blocks)
+    }
+
+    #[cold]
+    fn acquire_slowly(&self, needed: Taken, patience: Patience) -> Result<(), Error> {
+        let mut idle_looks = 0;
+        let mut asked_after = None;
+        loop {
+            let room = self.room.register();
+            let short = match self.try_acquire(needed) {
+                Ok(()) => return Ok(()),
+                Err(short) => short,
+            };
+            self.check_open()?;
+            if short == Short::Blocks {
+                // An earlier attempt may have failed: ask anyway, so that the store goes on by itself when there is
+                // space again, and wait for what comes of this one.
+                let attempts = self.preparation.attempts.load(Ordering::Acquire);
+                let failure = self.preparation.failure.load_full();
+                let answered = asked_after.is_some_and(|before| before != attempts);
+                match failure {
+                    Some(failure) if answered || patience == Patience::Refuse => {
+                        self.preparation.ask(needed.blocks);
+                        return Err(Error::clone(&failure));
+                    }
+                    _ => self.preparation.ask(needed.blocks),
+                }
+                asked_after.get_or_insert(attempts);
+                self.wake_writer();
+            }
+            if patience == Patience::Refuse {
+                return Err(short.busy());
+            }
+            if self.idle.load(Ordering::Relaxed) && !self.preparation.is_busy() {
+                idle_looks += 1;
+                if idle_looks > ROOM_LOOKS_IDLE_MAX {
+                    return Err(short.busy());
+                }
+            } else {
+                idle_looks = 0;
+            }
+            room.sleep(Some(ROOM_LOOK));
+        }
+    }
+
+    /// Gives permits back.
+    pub(crate) fn release(&self, taken: Taken) {
+        if taken.bytes != 0 {
+            self.bytes.fetch_add(taken.bytes, Ordering::Relaxed);
+        }
+        if taken.blocks != 0 {
+            self.blocks.fetch_add(taken.blocks, Ordering::Relaxed);
+        }
+        self.room.wake_all();
+    }
+
+    /// Log writer: takes blocks out of circulation that nobody holds, if there are so many.
+    pub(crate) fn take_blocks(&self, blocks: i64) -> bool {
+        self.blocks
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                (left >= blocks).then_some(left - blocks)
+            })
+            .is_ok()
+    }
+
+    /// Block permits that nobody holds.
+    pub(crate) fn blocks_left(&self) -> i64 {
+        self.blocks.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that may still be submitted.
+    pub(crate) fn bytes_left(&self) -> i64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The group that a submission joins now.
+    #[inline]
+    pub(crate) fn group(&self) -> u8 {
+        self.group.load(Ordering::Relaxed)
+    }
+
+    /// Log writer: what comes from now on joins the next group.
+    pub(crate) fn next_group(&self) {
+        self.group.store(self.group().wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// Submits a request. Gets it back if no more are taken.
+    #[inline]
+    pub(crate) fn push(&self, request: Box<Request>) -> Result<WriteRef<Payload>, Box<Request>> {
+        self.stack.push(request)
+    }
+
+    /// After a push: wakes the log writer if it sleeps.
+    #[inline]
+    pub(crate) fn wake_writer(&self) {
+        if self.doorbell.must_wake() {
+            self.waker.wake();
+        }
+    }
+
+    /// Log writer: what has been submitted.
+    pub(crate) fn take(&self) -> Batch<Payload> {
+        self.stack.take()
+    }
+
+    /// Log writer: whether there is something to take.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.stack.is_empty()
+    }
+
+    pub(crate) fn doorbell(&self) -> &Doorbell {
+        &self.doorbell
+    }
+
+    /// Log writer: says whether it has anything to do.
+    pub(crate) fn set_idle(&self, idle: bool) {
+        self.idle.store(idle, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_held_bytes(&self, bytes: u64) {
+        self.held_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Memory of spent requests that threads hold back.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.held_bytes.load(Ordering::Relaxed)
+    }
+
+    /// No more writes are taken, for this reason; the first reason stays. Returns what was submitted last.
+    pub(crate) fn halt(&self, reason: Error) -> Batch<Payload> {
+        let _first_stays = self.halt.set(reason);
+        let last = self.stack.close();
+        self.room.wake_all();
+        last
+    }
+
+    /// Why no more writes are taken, if they are not.
+    pub(crate) fn halted(&self) -> Option<&Error> {
+        self.halt.get()
+    }
+
+    #[inline]
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        match self.halt.get() {
+            None => Ok(()),
+            Some(reason) => Err(reason.clone()),
+        }
+    }
+}
+
+impl fmt::Debug for Intake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Intake")
+            .field("bytes_left", &self.bytes_left())
+            .field("blocks_left", &self.blocks_left())
+            .field("halted", &self.halt.get())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Of what there is too little.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Short {
+    Bytes,
+    Blocks,
+    Held,
+}
+
+impl Short {
+    fn busy(self) -> Error {
+        let what = match self {
+            Short::Bytes => "as many bytes are in flight as `in_flight_bytes` allows",
+            Short::Blocks => "no space is prepared for the write yet",
+            Short::Held => "stalled threads hold back as much memory as is allowed",
+        };
+        Error::new(ErrorKind::Busy, format!("{what}: try again later"))
+    }
+}
+
+impl Preparation {
+    /// Somebody needs so many block permits.
+    pub(crate) fn ask(&self, blocks: i64) {
+        if self.wanted.fetch_max(blocks, Ordering::Relaxed) < blocks {
+            self.word.wake_all();
+        }
+    }
+
+    /// The most that somebody lacks.
+    pub(crate) fn wanted(&self) -> i64 {
+        self.wanted.load(Ordering::Relaxed)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
+    }
+
+    /// The preparing thread: waits until somebody asks for something that `can` be prepared now. `None` when it is
+    /// over.
+    pub(crate) fn next(&self, can: impl Fn() -> bool) -> Option<i64> {
+        loop {
+            let asked = self.word.register();
+            if self.closed.load(Ordering::Acquire) {
+                return None;
+            }
+            let wanted = self.wanted.load(Ordering::Relaxed);
+            if wanted > 0 && can() {
+                self.busy.store(true, Ordering::Relaxed);
+                return Some(wanted);
+            }
+            asked.sleep(None);
+        }
+    }
+
+    /// The log writer has taken the prepared segment: there may be more to do.
+    pub(crate) fn look_again(&self) {
+        self.word.wake_all();
+    }
+
+    /// The preparing thread: no more.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.word.wake_all();
+    }
+}
+
+impl Intake {
+    /// The preparing thread: what came of an attempt. `blocks` are new permits.
+    pub(crate) fn prepared(&self, blocks: Result<i64, Error>) {
+        let preparation = &self.preparation;
+        preparation.wanted.store(0, Ordering::Relaxed);
+        match blocks {
+            Ok(blocks) => {
+                preparation.failure.store(None);
+                self.blocks.fetch_add(blocks, Ordering::Release);
+            }
+            Err(failure) => preparation.failure.store(Some(Arc::new(failure))),
+        }
+        preparation.attempts.fetch_add(1, Ordering::Release);
+        preparation.busy.store(false, Ordering::Relaxed);
+        self.room.wake_all();
+        self.wake_writer();
+    }
+}

@@ -1,0 +1,169 @@
+//! Publishing: from a completed write of the disk to answered tickets. And stopping: when it fails.
+
+use super::LogWriter;
+use super::flush::{Flight, Placed};
+use super::groups::{self, GroupSet};
+use super::request::{Done, Kind, Tag, Taken};
+use crate::disk::Completion;
+use crate::error::{Error, ErrorKind};
+use crate::reserve::decide;
+use crate::reserve::write::Status;
+
+impl LogWriter {
+    /// Takes completions, and publishes what is durable, in order. Whether anything was done.
+    pub(super) fn land(&mut self) -> Result<bool, Error> {
+        let mut failure = None;
+        let mut completions = std::mem::take(&mut self.completions);
+        let progress = !completions.is_empty();
+        for Completion { token, result } in completions.drain(..) {
+            match result {
+                Ok(()) => {
+                    if let Some(flight) =
+                        self.flights.iter_mut().find(|flight| flight.sequence.0 == token)
+                    {
+                        flight.durable = true;
+                    }
+                }
+                Err(error) => failure = Some(Error::io("writing to the log", error)),
+            }
+        }
+        self.completions = completions;
+        if let Some(failure) = failure {
+            // What is durable with all before it is published; then nothing more ever is.
+            while self.flights.front().is_some_and(|flight| flight.durable) {
+                if let Some(flight) = self.flights.pop_front() {
+                    self.publish(&flight);
+                    self.settle(flight);
+                }
+            }
+            return Err(failure);
+        }
+        while self.flights.front().is_some_and(|flight| flight.durable) {
+            let Some(flight) = self.flights.pop_front() else { break };
+            self.publish(&flight);
+            // The disk is not kept waiting for the settling of what it has done.
+            self.start_flush()?;
+            self.settle(flight);
+        }
+        Ok(progress)
+    }
+
+    /// Shows what a flush has changed: the slots, then the watermark.
+    fn publish(&mut self, flight: &Flight) {
+        for placed in &flight.requests {
+            if placed.position.is_none() {
+                continue;
+            }
+            // SAFETY: a request in a flight is alive until the retirement frees it.
+            let write = unsafe { placed.request.get() };
+            for entry in write.entries() {
+                match Tag::decode(entry.tag) {
+                    Tag::Append(_) | Tag::Client => {
+                        entry.slot.publish_version(entry.version_after, placed.position);
+                    }
+                    Tag::Check => {}
+                }
+            }
+        }
+        self.links.catalogue.publish(flight.end);
+        self.frontier = flight.end;
+        if flight.records > 0 {
+            self.frontier_stated = false;
+        }
+        self.links.counters.count_flush(flight.records, flight.events, flight.bytes);
+    }
+
+    /// Answers the tickets of a published flush and clears its entries out of their slots.
+    fn settle(&mut self, mut flight: Flight) {
+        let mut spent = self.retirement.list();
+        let mut bytes = 0;
+        for placed in flight.requests.drain(..) {
+            bytes += self.settle_one(placed, flight.time);
+            spent.push(placed.request);
+        }
+        self.links.intake.release(Taken { bytes, blocks: 0 });
+        self.retirement.spend(spent);
+        self.lists.push(flight.requests);
+        flight.groups.wake();
+    }
+
+    /// Settles a request without a record when everything before it is durable already.
+    pub(super) fn settle_now(&mut self, placed: Placed, group: u8) {
+        self.settle_one(placed, 0);
+        let mut spent = self.retirement.list();
+        spent.push(placed.request);
+        self.retirement.spend(spent);
+        groups::word(group).wake_all();
+    }
+
+    fn settle_one(&mut self, placed: Placed, time: i64) -> i64 {
+        // SAFETY: a request that is being settled is alive until the retirement frees it.
+        let write = unsafe { placed.request.get() };
+        let payload = &write.payload;
+        for entry in write.entries() {
+            entry.slot.set_published(entry.after());
+            decide::clear_published(entry);
+        }
+        let done = Done { position: placed.position, time };
+        // SAFETY: a request is settled once, by its log writer.
+        let waker = unsafe { payload.cell.settle(Ok(done)) };
+        self.wakers.extend(waker);
+        if payload.kind == Kind::Record { payload.permits.bytes } else { 0 }
+    }
+
+    /// Stops the shard for good: nothing that is not yet published is ever reported committed.
+    pub(super) fn stop(&mut self, cause: Error) {
+        let shard = self.start.shard;
+        tracing::error!(shard = shard.0, %cause, "the shard stops taking writes");
+        let stopped = Error::new(
+            ErrorKind::Stopped,
+            format!("shard {shard} stopped taking writes ({cause}): open the store again"),
+        );
+        let unknown = Error::new(
+            ErrorKind::OutcomeUnknown,
+            format!(
+                "shard {shard} stopped while the write was on its way to the disk ({cause}): open the store again, read, then decide"
+            ),
+        );
+        let not_written = Error::new(
+            ErrorKind::NotWritten,
+            format!(
+                "shard {shard} stopped before the write reached the disk ({cause}): open the store again and send it again"
+            ),
+        );
+        let last = self.links.intake.halt(stopped);
+        let mut groups = GroupSet::default();
+        for mut flight in std::mem::take(&mut self.flights) {
+            for placed in flight.requests.drain(..) {
+                self.fail(placed, &unknown, &mut groups);
+            }
+        }
+        for placed in std::mem::take(&mut self.building.requests) {
+            self.fail(placed, &not_written, &mut groups);
+        }
+        let batch = std::mem::replace(&mut self.batch, crate::reserve::stack::Batch::empty());
+        for request in batch.chain(self.last.take().into_iter().flatten()).chain(last) {
+            // SAFETY: a request that was taken off the stack is alive until the retirement frees it.
+            let write = unsafe { request.get() };
+            if write.reject() == Status::Accepted {
+                self.fail(Placed { request, position: crate::id::Position::START }, &not_written, &mut groups);
+            } else {
+                // Its owner tries again, and meets the closed stack.
+                self.abandoned.push(request);
+            }
+        }
+        groups.wake();
+    }
+
+    /// Answers the ticket of a write that the shard gives up. Its entries stay in their slots.
+    fn fail(&mut self, placed: Placed, why: &Error, groups: &mut GroupSet) {
+        // SAFETY: a request that is being settled is alive until the retirement frees it.
+        let payload = &unsafe { placed.request.get() }.payload;
+        // A request that only waits or checks depends on what has become unknown.
+        groups.insert(payload.cell.asked().group);
+        // SAFETY: a request is settled once, by its log writer.
+        let waker = unsafe { payload.cell.settle(Err(why.clone())) };
+        self.wakers.extend(waker);
+        self.abandoned.push(placed.request);
+    }
+}

@@ -1,0 +1,244 @@
+//! What a caller hands to the log writer, and what it gets back.
+
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::expect::Expect;
+use crate::format::RecordEncoder;
+use crate::id::Position;
+use crate::reserve::cell::Cell;
+use crate::reserve::decide::Look;
+use crate::reserve::slot_ref::SlotRef;
+use crate::reserve::write::Write;
+
+/// A write as the log writer takes it off the stack.
+pub(crate) type Request = Write<Payload>;
+
+/// What a ticket waits on.
+pub(crate) type TicketCell = Cell<Asked, Result<Done, Error>>;
+
+/// What the log writer needs to know of a write beyond its entries.
+#[derive(Debug)]
+pub(crate) struct Payload {
+    pub(crate) kind: Kind,
+    /// The record, all but what the log writer fills in.
+    pub(crate) record: RecordEncoder,
+    pub(crate) cell: Arc<TicketCell>,
+    /// What the submitter took from the permits.
+    pub(crate) permits: Taken,
+    /// The submitter's own notes.
+    pub(crate) plan: Plan,
+}
+
+impl Payload {
+    /// Takes over what another attempt of the same write was to do.
+    pub(crate) fn copy_from(&mut self, other: &Payload) {
+        self.kind = other.kind;
+        self.record.copy_from(&other.record);
+        self.plan.copy_from(&other.plan);
+    }
+}
+
+/// What a write asks of each aggregate, as its submitter notes it.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    keys: Vec<u8>,
+    pub(crate) parts: Vec<PlannedPart>,
+}
+
+/// What a write asks of one aggregate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlannedPart {
+    key_start: u32,
+    key_end: u32,
+    pub(crate) hash: u64,
+    pub(crate) expect: Expect,
+    pub(crate) check: bool,
+    /// The slot of the aggregate, once there is one.
+    pub(crate) slot: Option<SlotRef>,
+    /// What it was at.
+    pub(crate) seen: Look,
+    /// The slot of the write's client on it, once there is one.
+    pub(crate) client: Option<SlotRef>,
+    /// What that was at.
+    pub(crate) client_seen: Look,
+}
+
+impl Plan {
+    pub(crate) fn clear(&mut self) {
+        self.keys.clear();
+        self.parts.clear();
+    }
+
+    pub(crate) fn push(&mut self, key: &[u8], hash: u64, expect: Expect, check: bool) {
+        let key_start = self.keys.len() as u32;
+        self.keys.extend_from_slice(key);
+        let key_end = self.keys.len() as u32;
+        self.parts.push(PlannedPart {
+            key_start,
+            key_end,
+            hash,
+            expect,
+            check,
+            slot: None,
+            seen: Look::NOTHING,
+            client: None,
+            client_seen: Look::NOTHING,
+        });
+    }
+
+    pub(crate) fn key(&self, part: &PlannedPart) -> &[u8] {
+        self.keys.get(part.key_start as usize..part.key_end as usize).unwrap_or_default()
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().map(|part| self.key(part))
+    }
+
+    pub(crate) fn copy_from(&mut self, other: &Plan) {
+        self.keys.clone_from(&other.keys);
+        self.parts.clone_from(&other.parts);
+    }
+}
+
+/// What the log writer does with a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// Places its record.
+    Record,
+    /// It only checks, or only waits: it is settled when everything before it is durable.
+    Watch,
+}
+
+/// Permits that one write holds.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Taken {
+    /// Bytes in flight, until it is durable.
+    pub(crate) bytes: i64,
+    /// Prepared blocks, until it is placed.
+    pub(crate) blocks: i64,
+}
+
+/// What the submitter wrote into the cell.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// The group that wakes it.
+    pub(crate) group: u8,
+    pub(crate) versions: Versions,
+}
+
+/// The result of a write that is durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Done {
+    /// Where its record is; none if it only checked.
+    pub(crate) position: Position,
+    /// When it was committed.
+    pub(crate) time: i64,
+}
+
+/// The versions of the aggregates of a write when it has taken effect: those it appends to first, then those that it
+/// only checks.
+#[derive(Debug, Default)]
+pub(crate) struct Versions {
+    keys: Vec<u8>,
+    /// Where each key ends, and the version.
+    ends: Vec<(u32, u64)>,
+    appended: usize,
+}
+
+impl Versions {
+    pub(crate) fn clear(&mut self) {
+        self.keys.clear();
+        self.ends.clear();
+        self.appended = 0;
+    }
+
+    pub(crate) fn push_appended(&mut self, key: &[u8], version: u64) {
+        debug_assert_eq!(self.appended, self.ends.len());
+        self.appended += 1;
+        self.push(key, version);
+    }
+
+    pub(crate) fn push_checked(&mut self, key: &[u8], version: u64) {
+        self.push(key, version);
+    }
+
+    fn push(&mut self, key: &[u8], version: u64) {
+        self.keys.extend_from_slice(key);
+        self.ends.push((self.keys.len() as u32, version));
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        let mut from = 0;
+        self.ends.iter().map(move |&(end, version)| {
+            let key = self.keys.get(from..end as usize).unwrap_or_default();
+            from = end as usize;
+            (key, version)
+        })
+    }
+
+    /// The version of the first aggregate that is appended to; 0 if there is none.
+    pub(crate) fn first(&self) -> u64 {
+        if self.appended == 0 { 0 } else { self.ends.first().map_or(0, |&(_, version)| version) }
+    }
+}
+
+/// What an entry stands for: its tag.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tag {
+    /// The part with this index appends to the slot's aggregate.
+    Append(u32),
+    /// A part checks the slot's aggregate.
+    Check,
+    /// The write sets the slot of a client to its sequence.
+    Client,
+}
+
+impl Tag {
+    const CHECK: u32 = u32::MAX;
+    const CLIENT: u32 = u32::MAX - 1;
+
+    pub(crate) const fn encode(self) -> u32 {
+        match self {
+            Tag::Append(part) => part,
+            Tag::Check => Self::CHECK,
+            Tag::Client => Self::CLIENT,
+        }
+    }
+
+    pub(crate) const fn decode(tag: u32) -> Tag {
+        match tag {
+            Self::CHECK => Tag::Check,
+            Self::CLIENT => Tag::Client,
+            part => Tag::Append(part),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_come_back_by_key() {
+        let mut versions = Versions::default();
+        versions.push_checked(b"seen", 9);
+        assert_eq!(versions.first(), 0);
+        versions.clear();
+        versions.push_appended(b"a", 3);
+        versions.push_checked(b"long key", 1);
+        assert_eq!(
+            versions.iter().collect::<Vec<_>>(),
+            [(b"a".as_slice(), 3), (b"long key".as_slice(), 1)]
+        );
+        assert_eq!(versions.first(), 3);
+    }
+
+    #[test]
+    fn tags_come_back() {
+        for tag in [Tag::Append(0), Tag::Append(255), Tag::Check, Tag::Client] {
+            assert_eq!(Tag::decode(tag.encode()), tag);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+# Each recipe is a step of `.ci/run`, which needs no `just`.
+
+# Everything that CI checks.
+default:
+    .ci/run
+
+fmt:
+    .ci/run fmt
+
+# Formats, where `fmt` only looks.
+format:
+    cargo fmt --all
+    cargo fmt --manifest-path fuzz/Cargo.toml
+
+clippy:
+    .ci/run clippy
+
+doc:
+    .ci/run doc
+
+test:
+    .ci/run test
+
+internals:
+    .ci/run internals
+
+examples:
+    .ci/run examples
+
+tour:
+    .ci/run tour
+
+targets:
+    .ci/run targets
+
+oldest:
+    .ci/run oldest
+
+deny:
+    .ci/run deny
+
+# The models; LOOM_MAX_PREEMPTIONS raises the bound.
+loom:
+    .ci/run loom
+
+# The fuzz target; FUZZ_SECONDS says how long.
+fuzz:
+    .ci/run fuzz
+
+user:
+    .ci/run user
+
+miri:
+    .ci/run miri
+
+tsan:
+    .ci/run tsan
+
+# Benchmarks, on the disk that the checkout lies on.
+bench:
+    cargo bench -p bench

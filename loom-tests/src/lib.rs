@@ -1,0 +1,7 @@
+//! What the models in `tests/` share.
+//!
+//! The models run under `RUSTFLAGS="--cfg loom" cargo test --release -p loom-tests`; without the flag this package
+//! is empty, so that the ordinary build of the workspace passes it by. Each model stands beside a twin that is broken on
+//! purpose and must fail: a model that passes with the ordering weakened or the step left out checks nothing.
+
+#![forbid(unsafe_code)]
