@@ -51,7 +51,10 @@ fn transfer(store: &Store, from: u64, to: u64, amount: i64) -> Result<bool, anna
             .submit();
         match written {
             Ok(ticket) => return ticket.wait().map(|_| true),
-            Err(error) if error.kind() == ErrorKind::Conflict => {}
+            // Wait until the winner is durable: reads show nothing that is not.
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                store.write().check(key(from), Expect::Exists).submit()?.wait()?;
+            }
             Err(error) => return Err(error),
         }
     }

@@ -22,7 +22,7 @@ use crate::key;
 use crate::limits;
 use crate::read::RecordedWrite;
 use crate::reserve::decide::{self, Look};
-use crate::reserve::pause;
+use crate::reserve::step;
 use crate::reserve::slot::client_version;
 use crate::reserve::slot_ref::SlotRef;
 use crate::reserve::write::{Entry, Status};
@@ -416,7 +416,7 @@ impl Shard {
         loop {
             match epoch::pinned(|guard| self.attempt_once(request, client, guard)) {
                 Attempted::Accepted(cell) => {
-                    pause!("wake");
+                    step!("wake");
                     self.links.intake.wake_writer();
                     return Ok(Ticket::new(cell));
                 }
@@ -458,7 +458,7 @@ impl Shard {
         }
         request.seal();
         let cell = Arc::clone(&request.payload.cell);
-        pause!("submit");
+        step!("submit");
         let submitted = match self.links.intake.push(request) {
             Ok(submitted) => submitted,
             Err(request) => return Attempted::Refused(request, self.closed()),

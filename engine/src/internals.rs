@@ -1,1 +1,46 @@
 //! Re-exports for the models, the fuzzers and the tests of this workspace.
+
+/// Newtypes.
+pub mod id {
+    pub use crate::id::*;
+}
+
+/// The live index.
+pub mod index {
+    pub use crate::index::*;
+}
+
+/// Epochs, wake words, doorbells.
+pub mod sync {
+    pub use crate::sync::{doorbell, epoch, wake_word};
+}
+
+/// The protocol.
+pub mod reserve {
+    pub use crate::reserve::{cell, decide, pause, slot, slot_ref, stack, write};
+}
+
+/// Bytes.
+#[cfg(not(loom))]
+pub mod format {
+    pub use crate::format::*;
+}
+
+/// Disks.
+#[cfg(not(loom))]
+pub mod disk {
+    pub use crate::disk::{Disk, sim};
+}
+
+/// Opens a store on a disk of the caller's.
+///
+/// # Errors
+///
+/// As [`crate::Options::open`].
+#[cfg(not(loom))]
+pub fn open_on(
+    options: &crate::Options,
+    disk: std::sync::Arc<dyn disk::Disk>,
+) -> Result<crate::Store, crate::Error> {
+    options.open_on(disk)
+}

@@ -1,5 +1,6 @@
 #![doc = include_str!("../../README.md")]
-#![cfg_attr(docsrs, feature(doc_cfg))]
+// The models build the protocol alone, so much of what it stands on is unused there.
+#![cfg_attr(loom, allow(dead_code, unused_imports))]
 
 mod sync;
 
@@ -64,3 +65,9 @@ pub use crate::{
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals;
+
+/// The guide's examples, compiled and run.
+#[cfg(doctest)]
+mod guide {
+    #![doc = include_str!("../../docs/GUIDE.md")]
+}

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
-use std::thread::{self, JoinHandle};
 
 use crate::disk::{self, Disk, SyncMethod};
 use crate::error::{Error, ErrorKind};
@@ -21,6 +20,7 @@ use crate::recover::{self, Mode};
 use crate::reserve::slot_ref::SlotRef;
 use crate::stats::{Counters, ShardStats};
 use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::{self, JoinHandle};
 use crate::writer::intake::Intake;
 use crate::writer::{Ended, Links, LogWriter, Start};
 

@@ -6,7 +6,6 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::task::Waker;
-use std::thread;
 
 use crate::append::{Target, Write};
 use crate::disk::{self, Disk, Opening, QueueKind, SyncMethod};
@@ -25,6 +24,7 @@ use crate::reserve::slot::SlotKind;
 use crate::reserve::slot_ref::SlotRef;
 use crate::shard::{self, Shard};
 use crate::stats::Stats;
+use crate::sync::thread;
 use crate::ticket::Ticket;
 use crate::writer::intake::Patience;
 
@@ -151,11 +151,11 @@ impl Drop for Opened {
 /// Opens all shards, as many at a time as there are processors.
 fn open_shards(opening: &shard::Opening<'_>, count: u16) -> Result<Vec<Arc<Shard>>, Error> {
     let at_once = thread::available_parallelism().map_or(1, usize::from).min(usize::from(count));
-    let next = std::sync::atomic::AtomicU16::new(0);
+    let next = crate::sync::atomic::AtomicU16::new(0);
     let open_some = || -> Result<Vec<_>, Error> {
         let mut opened = Vec::new();
         loop {
-            let id = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let id = next.fetch_add(1, crate::sync::atomic::Ordering::Relaxed);
             if id >= count {
                 return Ok(opened);
             }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use annals::{Backend, ErrorKind, Event, Expect, Options, Store};
+use annals::{Backend, Error, ErrorKind, Event, Expect, Options, Store};
 use serde::Deserialize;
 use tempfile::TempDir;
 
@@ -22,8 +22,9 @@ const ACCOUNTS: u64 = 10;
 const OPENING_BALANCE: u64 = 1_000;
 const THREADS: u64 = 4;
 const TRANSFERS_A_THREAD: u64 = 250;
-/// How long a loser waits before it reads again: about as long as the winner needs to become durable.
-const RETRY_DELAY: Duration = Duration::from_micros(100);
+/// How often, and how many times, a loser looks whether what it lost to is durable.
+const LOOK: Duration = Duration::from_micros(50);
+const LOOKS_MAX: u32 = 100_000;
 
 pub(crate) fn run(backend: Backend, out: &mut Output) -> Result<ExitCode, Failure> {
     let progress = Progress::new("touring");
@@ -145,7 +146,7 @@ impl Tour {
         row(["", "an order and its stock in one write, all or nothing", ""]);
         row([
             &bold("transfer"),
-            &format!("{transfers} transfers among {ACCOUNTS} accounts by {THREADS} threads"),
+            &format!("{} transfers among {ACCOUNTS} accounts by {THREADS} threads", grouped(transfers)),
             &time(self.transfers.time),
         ]);
         row([
@@ -280,7 +281,6 @@ fn transfer_on_one_thread(
         let amount = 1 + below(20);
         while !transfer(store, &account_key(from), &account_key(to), amount)? {
             conflicts.fetch_add(1, Ordering::Relaxed);
-            thread::sleep(RETRY_DELAY);
         }
     }
     Ok(())
@@ -300,7 +300,23 @@ fn transfer(store: &Store, from: &str, to: &str, amount: u64) -> Result<bool, Fa
         .append(to, Expect::Version(target.version), moved("Credited", target.balance + amount));
     match write.submit().and_then(|ticket| ticket.wait()) {
         Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
+        Err(error) if error.kind() == ErrorKind::Conflict => {
+            wait_for_the_winner(store, &error)?;
+            Ok(false)
+        }
         Err(error) => Err(Failure::Store(error)),
     }
+}
+
+/// A read shows only what is durable, so until the winner is, it would show the version that lost.
+fn wait_for_the_winner(store: &Store, conflict: &Error) -> Result<(), Failure> {
+    if let (Some(key), Some(actual)) = (conflict.key(), conflict.actual()) {
+        for _ in 0..LOOKS_MAX {
+            if store.version(key)? >= actual {
+                break;
+            }
+            thread::sleep(LOOK);
+        }
+    }
+    Ok(())
 }

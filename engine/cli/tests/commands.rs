@@ -264,7 +264,7 @@ fn the_tour_fits_a_screen_and_leaves_nothing() {
         assert!(ran.out.lines().all(|line| line.chars().count() <= 80), "{}", ran.out);
         for part in [
             "242 writes with 604 events",
-            "1000 transfers",
+            "1,000 transfers",
             "10,000 after",
             "conserved",
             "annals append",

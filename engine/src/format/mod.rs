@@ -34,14 +34,12 @@ pub use encode::{EncodeError, RecordEncoder, seal, set_links};
 pub use event::EventView;
 pub use flush::{FLUSH_HEADER_BYTES, FlushHeader};
 pub use identity::{
-    Decoded, IDENTITY_BYTES, IDENTITY_OFFSETS, Identity, IdentityError, SyncChoice, decode_pair,
+    IDENTITY_BYTES, IDENTITY_OFFSETS, Identity, IdentityError, SyncChoice, decode_pair,
 };
 pub use part::{PartView, Role};
-pub use record::{Events, Lengths, RecordView};
-pub use scan::{Depth, Found, Records, Scan, records, records_verified};
-pub use segment::{
-    AcceptedEnd, FileName, Origin, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentKind,
-};
+pub use record::{Lengths, RecordView};
+pub use scan::{Depth, Found, Scan, records, records_verified};
+pub use segment::{AcceptedEnd, FileName, Origin, SegmentHeader, SegmentKind};
 
 /// The version of the format that this code writes, and the only one it reads.
 pub const FORMAT: u32 = 1;

@@ -65,7 +65,7 @@ fn keys_that_differ_in_kind_length_or_zeroes_are_kept_apart_under_one_hash() {
         SlotKey::Client(1, &long[..1]),
         SlotKey::Client(1 << 127, &long[..1]),
     ];
-    for hash in [0, u64::MAX, 1 << 48] {
+    for hash in [0, u64::MAX, 2 << 48] {
         let slots = keys.map(|key| index.insert(hash, key).unwrap());
         for (nth, (slot, new)) in slots.into_iter().enumerate() {
             assert!(new, "{:?}", keys[nth]);
@@ -132,7 +132,8 @@ fn many_threads_agree_on_one_slot_for_each_key() {
         let distinct = shared as usize + threads * own as usize;
         assert_eq!(seen.iter().map(|(_, made)| made).sum::<usize>(), distinct);
         assert_eq!(index.len(), distinct);
-        let keys: HashSet<_> = index.iter().map(|slot| (slot.kind(), slot.key().to_vec())).collect();
+        let keys: HashSet<_> =
+            index.iter().map(|slot| (slot.kind() as u8, slot.key().to_vec())).collect();
         assert_eq!(keys.len(), distinct);
         assert_eq!(index.iter().count(), distinct);
     }
@@ -146,7 +147,7 @@ fn an_idle_aggregate_takes_at_most_100_bytes_beyond_its_key() {
     for key_bytes in [9, 16] {
         let index = Index::new(HASH_KEY);
         let mut most = 0;
-        for n in 1..=450_000_usize {
+        for n in 1..=200_000_usize {
             let mut key = [0; 16];
             key[..8].copy_from_slice(&n.to_le_bytes());
             let tables = index.row.tables.load(Ordering::Relaxed);

@@ -41,7 +41,7 @@ const PAGE_BYTES_MAX: usize = 1 << 20;
 ///
 /// let newest = store.read("order-1").backwards().next().expect("there are events")?;
 /// assert_eq!(newest.event_type(), "Shipped");
-/// # Ok::<(), annals::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Errors

@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::format::{RecordView, Role};
 use crate::id::Position;
 use crate::index::{Index, SlotKey};
+use crate::reserve::slot::client_version;
 use crate::reserve::slot_ref::SlotRef;
 
 /// Replays records into an index that nobody else uses yet. The ticks of the slots stay 0: they count operations of
@@ -35,11 +36,13 @@ impl Visit for Replay<'_> {
         self.events += u64::from(record.events());
         let mut jumped = Ok(());
         for part in record.parts() {
-            if let Some((client, sequence)) = record.client() {
-                self.slot(SlotKey::Client(client, part.key))?.publish_version(sequence, at);
-            }
             if part.role == Role::Check {
                 continue;
+            }
+            if let Some((client, sequence)) = record.client()
+                && let Some(version) = client_version(sequence)
+            {
+                self.slot(SlotKey::Client(client, part.key))?.publish_version(version, at);
             }
             let slot = self.slot(SlotKey::Aggregate(part.key))?;
             let before = slot.version();

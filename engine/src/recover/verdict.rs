@@ -244,9 +244,9 @@ impl Stretch {
 pub(crate) fn stretches(headers: &[(SegmentId, SegmentKind)]) -> Vec<Stretch> {
     let mut stretches = Vec::new();
     let mut until: Option<AcceptedEnd> = None;
+    let mut rest = headers;
     loop {
-        let below = |id: SegmentId| until.is_none_or(|end| id <= end.position.segment());
-        let here = headers.iter().filter(|(id, _)| below(*id));
+        let here = rest.iter();
         let newest = here.clone().rev().find_map(|&(id, kind)| match kind {
             SegmentKind::Opened { accepted } => Some((id, accepted)),
             SegmentKind::Rolled => None,
@@ -260,11 +260,11 @@ pub(crate) fn stretches(headers: &[(SegmentId, SegmentKind)]) -> Vec<Stretch> {
             break;
         };
         stretches.push(Stretch { first, opened: true, after, until });
-        // A header states an end below itself, so this comes to an end too.
+        let Some(end) = after else { break };
         until = after;
-        if until.is_none() {
-            break;
-        }
+        // An end that a header states lies below that header.
+        let below = rest.partition_point(|(id, _)| *id < first && *id <= end.position.segment());
+        rest = &rest[..below];
     }
     stretches.reverse();
     stretches
@@ -387,9 +387,9 @@ mod tests {
         let held = |id| found.iter().any(|stretch| stretch.holds(SegmentId(id)));
         assert_eq!([1, 2, 3, 4, 5, 6].map(held), [true, true, false, true, true, true]);
         // An opening after which nothing was written is superseded by the next.
+        let ended = Some(end(1, 8192, 9));
         let found = stretches(&[opened(1, None), opened(2, ended), opened(3, ended)]);
-        assert_eq!(found.len(), 2);
-        assert_eq!(found[1], stretch(3, ended, None));
+        assert_eq!(found, [stretch(1, None, ended), stretch(3, ended, None)]);
     }
 
     #[test]

@@ -163,13 +163,13 @@ fn install<'g, P>(write: &Write<P>, guard: &'g Guard<'_>) -> Pass<'g, P> {
             if tick != entry.before {
                 return Pass::Decided(write.settle(Status::Rejected));
             }
-            pause!("install");
+            step!("install");
             if entry.slot.replace(word, ours).is_ok() {
                 break;
             }
         }
     }
-    pause!("accept");
+    step!("accept");
     Pass::Decided(write.settle(Status::Accepted))
 }
 

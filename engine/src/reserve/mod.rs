@@ -2,18 +2,18 @@
 
 /// A place where a test may stop a thread: between any two steps of an append.
 #[cfg(feature = "internals")]
-macro_rules! pause {
+macro_rules! step {
     ($name:literal) => {
         $crate::reserve::pause::here($name)
     };
 }
 
 #[cfg(not(feature = "internals"))]
-macro_rules! pause {
+macro_rules! step {
     ($name:literal) => {};
 }
 
-pub(crate) use pause;
+pub(crate) use step;
 
 pub mod cell;
 pub mod decide;

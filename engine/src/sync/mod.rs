@@ -40,8 +40,6 @@ mod switch {
 mod switch {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::atomic;
-    pub(crate) use loom::sync::{Arc, Mutex};
-    pub(crate) use loom::thread;
 }
 
 pub(crate) use switch::*;

@@ -177,8 +177,8 @@ fn copy(disk: &dyn Disk, id: u32, bytes: &[u8]) {
 fn damage_names_the_aggregate() {
     let (sim, disk) = disk();
     life(&disk, &[1, 1]);
-    // In the head of the first record, behind what its length depends on.
-    sim.flip(&segment(1), BLOCK + 104 + 40).unwrap();
+    // In the head of the first record: a link.
+    sim.flip(&segment(1), BLOCK + 104 + 64 + 8).unwrap();
     let (error, found) = damaged(&*disk);
     assert_eq!(error.key(), Some(key(0).as_slice()), "{error}");
     assert!(error.to_string().contains(&segment(1)), "{error}");

@@ -179,6 +179,14 @@ impl Hand {
         self.aggregates.get_mut(&key(0)).unwrap().version += 1;
     }
 
+    /// Starts a flush of which nothing arrives.
+    pub(super) fn start_lost(&mut self, writes: u64) {
+        let at = self.at;
+        self.start(writes).unwrap();
+        let active = self.active.as_ref().unwrap();
+        active.file.write_at(at.into(), &vec![0; (self.at - at) as usize]).unwrap();
+    }
+
     /// Waits for what was started: it is acknowledged then.
     pub(super) fn publish(&mut self) -> Result<(), Error> {
         let active = self.active.as_ref().unwrap();

@@ -1,5 +1,6 @@
 //! Logs written by hand, crashed, damaged and opened again.
 
+mod beside;
 mod crashes;
 mod faults;
 mod hand;
