@@ -305,7 +305,7 @@ impl Shard {
         let client = client.filter(|_| request.payload.kind == Kind::Record);
         match self.prepare(&mut request, client, patience) {
             Ok(Considered::Holds) => self.attempt(request, client, patience),
-            Ok(Considered::Replay) => self.replay(request, client),
+            Ok(Considered::Replay) => self.replay(request, client, patience),
             Err(refused) => {
                 pool::give(request);
                 Err(refused)
@@ -431,7 +431,7 @@ impl Shard {
                 }
                 Attempted::Replay(request) => {
                     self.links.intake.release(request.payload.permits);
-                    return self.replay(request, client);
+                    return self.replay(request, client, patience);
                 }
                 Attempted::Refused(request, refused) => {
                     self.links.intake.release(request.payload.permits);
@@ -482,7 +482,7 @@ impl Shard {
     fn take_permits(&self, request: &mut Request, patience: Patience) -> Result<(), Error> {
         let needed = match request.payload.kind {
             Kind::Record => self.links.intake.needs(request.payload.record.record_bytes()),
-            Kind::Watch => Taken::default(),
+            Kind::Watch => Taken::WATCH,
         };
         self.links.intake.acquire(needed, patience)?;
         request.payload.permits = needed;
@@ -494,6 +494,7 @@ impl Shard {
         self: &Arc<Self>,
         mut request: Box<Request>,
         client: Option<(u128, u64)>,
+        patience: Patience,
     ) -> Result<Ticket, Error> {
         let plan = &request.payload.plan;
         let keys: Vec<Box<[u8]>> =
@@ -506,7 +507,10 @@ impl Shard {
         let replay = Replay { shard: Arc::clone(self), client, sequence, slot, keys };
         request.reset();
         request.payload.kind = Kind::Watch;
-        request.payload.permits = Taken::default();
+        if let Err(refused) = self.take_permits(&mut request, patience) {
+            pool::give(request);
+            return Err(refused);
+        }
         set_asked(&mut request, |asked| asked.group = self.links.intake.group());
         let cell = Arc::clone(&request.payload.cell);
         match self.links.intake.push(request) {
@@ -515,6 +519,7 @@ impl Shard {
                 Ok(Ticket::replaying(cell, replay))
             }
             Err(request) => {
+                self.links.intake.release(request.payload.permits);
                 pool::give(request);
                 Err(self.closed())
             }

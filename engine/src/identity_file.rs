@@ -82,7 +82,9 @@ fn read(disk: &dyn Disk) -> Result<Option<Identity>, Error> {
         Err(error) => {
             let kind = match &error {
                 IdentityError::Format { .. } => ErrorKind::Unsupported,
-                IdentityError::Damaged { copies } if copies.iter().any(|copy| copy.is_unsupported()) => {
+                IdentityError::Damaged { copies }
+                    if copies.iter().any(|copy| copy.is_unsupported()) =>
+                {
                     ErrorKind::Unsupported
                 }
                 _ => ErrorKind::Corrupt,
@@ -129,7 +131,8 @@ fn compare(identity: &Identity, options: &Options) -> Result<(), Error> {
     }
     same("shards", options.shards, identity.shards)?;
     same("block_bytes", options.block_bytes, identity.block_bytes)?;
-    let segment_bytes = options.segment_bytes.map(|bytes| whole_blocks(bytes, identity.block_bytes));
+    let segment_bytes =
+        options.segment_bytes.map(|bytes| whole_blocks(bytes, identity.block_bytes));
     same("segment_bytes", segment_bytes, identity.segment_bytes)?;
     let route = |byte: u8| format!("the byte {:?}", char::from(byte));
     let stored = identity.route.map_or_else(|| "none (the whole key routes)".into(), route);
@@ -195,4 +198,136 @@ pub(crate) fn create_as(disk: &dyn Disk, identity: &Identity) -> io::Result<()> 
         return Err(error);
     }
     disk.sync_dir("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::sim::{Fault, Op, SimDisk};
+    use std::sync::Arc;
+
+    fn created(options: &Options) -> (Arc<SimDisk>, Identity) {
+        let disk = SimDisk::new(1);
+        let identity = open_or_create(&*disk, options).unwrap();
+        (disk, identity)
+    }
+
+    fn error(disk: &dyn Disk, options: &Options) -> Error {
+        open_or_create(disk, options).unwrap_err()
+    }
+
+    #[test]
+    fn what_is_created_is_found_again() {
+        let options = Options::new()
+            .shards(4)
+            .route_by_prefix(b'/')
+            .segment_bytes((2 << 20) + 1)
+            .block_bytes(512)
+            .durability(Durability::WriteThenSync);
+        let (disk, identity) = created(&options);
+        assert_eq!((identity.shards, identity.route, identity.block_bytes), (4, Some(b'/'), 512));
+        assert_eq!(identity.segment_bytes, (2 << 20) + 512);
+        assert_eq!(identity.sync, SyncChoice::WriteThenSync);
+        for found in [&options, &Options::new(), &Options::new().read_only(true)] {
+            assert_eq!(open_or_create(&*disk, found).unwrap(), identity);
+        }
+        let (_, other) = created(&options);
+        assert_ne!((other.store, other.hash_key), (identity.store, identity.hash_key));
+    }
+
+    #[test]
+    fn what_is_not_said_is_chosen() {
+        let (_, identity) = created(&Options::new());
+        assert_eq!((identity.shards, identity.route, identity.block_bytes), (1, None, 4096));
+        assert_eq!(identity.segment_bytes, SEGMENT_BYTES_DEFAULT);
+    }
+
+    #[test]
+    fn options_that_contradict_are_told_with_both_values() {
+        let (disk, _) = created(&Options::new().shards(2).route_by_prefix(b'/'));
+        for (options, given, stored) in [
+            (Options::new().shards(3), "shards is given as 3", "created with 2"),
+            (Options::new().segment_bytes(1 << 20), "given as 1048576", "created with 67108864"),
+            (Options::new().block_bytes(512), "given as 512", "created with 4096"),
+            (Options::new().route_by_prefix(b':'), "given as the byte ':'", "with the byte '/'"),
+        ] {
+            let error = error(&*disk, &options);
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            let shown = error.to_string();
+            assert!(shown.contains(given) && shown.contains(stored), "{shown}");
+        }
+        let (disk, _) = created(&Options::new());
+        let shown = error(&*disk, &Options::new().route_by_prefix(b'/')).to_string();
+        assert!(shown.contains("the whole key routes"), "{shown}");
+    }
+
+    #[test]
+    fn nothing_is_created_unless_asked_for() {
+        let disk = SimDisk::new(1);
+        for options in [Options::new().create(false), Options::new().read_only(true)] {
+            let error = error(&*disk, &options);
+            assert_eq!(error.kind(), ErrorKind::Io);
+            assert!(error.to_string().contains("no store"), "{error}");
+            assert!(disk.list("").unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_lost_identity_is_not_an_empty_store() {
+        let (disk, _) = created(&Options::new());
+        disk.create("shard-0000/0000000000000001.seg").unwrap();
+        disk.remove(NAME).unwrap();
+        let error = error(&*disk, &Options::new());
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    }
+
+    #[test]
+    fn one_damaged_copy_is_survived_and_two_are_told() {
+        let (disk, identity) = created(&Options::new());
+        disk.flip(NAME, IDENTITY_OFFSETS[0] as u64 + 30).unwrap();
+        assert_eq!(open_or_create(&*disk, &Options::new()).unwrap(), identity);
+        disk.flip(NAME, IDENTITY_OFFSETS[1] as u64 + 30).unwrap();
+        let both = error(&*disk, &Options::new());
+        assert_eq!(both.kind(), ErrorKind::Corrupt);
+        assert!(both.to_string().contains("both copies are damaged"), "{both}");
+        let file = disk.open(NAME, Access::Write).unwrap();
+        file.set_len(0).unwrap();
+        let empty = error(&*disk, &Options::new());
+        assert_eq!(empty.kind(), ErrorKind::Corrupt);
+        assert!(empty.to_string().contains("not an identity file"), "{empty}");
+    }
+
+    #[test]
+    fn another_format_is_unsupported() {
+        let (disk, identity) = created(&Options::new());
+        let mut copy = identity.encode();
+        copy[16] = 9;
+        let checksum = xxhash_rust::xxh3::xxh3_64(&copy[8..]);
+        copy[..8].copy_from_slice(&checksum.to_le_bytes());
+        disk.open(NAME, Access::Write).unwrap().write_at(0, &copy).unwrap();
+        let error = error(&*disk, &Options::new());
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("format 9"), "{error}");
+    }
+
+    #[test]
+    fn creating_fails_whole_and_can_be_tried_again() {
+        for op in [Op::Create, Op::Write, Op::Sync, Op::SyncDir] {
+            let disk = SimDisk::new(1);
+            let kind = io::ErrorKind::StorageFull;
+            disk.plan(Fault { op, nth: 1, lasting: false, kind, short: true });
+            assert_eq!(error(&*disk, &Options::new()).kind(), ErrorKind::Full, "{op:?}");
+            assert!(error(&*disk, &Options::new().create(false)).to_string().contains("no store"));
+            open_or_create(&*disk, &Options::new()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_directory_that_can_not_be_opened_is_explained() {
+        let explained =
+            |kind: io::ErrorKind| open_disk_error(Path::new("data"), kind.into()).to_string();
+        assert!(explained(io::ErrorKind::NotADirectory).contains("data is not a directory"));
+        assert!(explained(io::ErrorKind::NotFound).contains("no store at data"));
+        assert!(explained(io::ErrorKind::ReadOnlyFilesystem).contains("read-only"));
+    }
 }

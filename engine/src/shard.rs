@@ -93,10 +93,10 @@ impl Shard {
         };
         let Some(lock) = opening.lock else {
             let links = links(Arc::new(NoWriter));
-            drop(links.intake.halt(Error::new(
+            links.intake.refuse(Error::new(
                 ErrorKind::Stopped,
                 "the store was opened read-only: open it for writing to append",
-            )));
+            ));
             return Ok(Shard::new(id, index, read, links, None));
         };
         let queue = disk
@@ -166,7 +166,7 @@ impl Shard {
         let (Ok(ended), Ok(mut preparer)) = (ended, preparer) else {
             return Err(Error::new(ErrorKind::Stopped, "a thread of the shard has panicked"));
         };
-        let next = self.links.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let next = self.links.take_prepared();
         let stopped = self.links.intake.halted().filter(|why| why.kind() == ErrorKind::Stopped);
         let finished = match stopped {
             Some(why) => Err(why.clone()),
@@ -217,14 +217,14 @@ impl fmt::Debug for Shard {
 /// The thread that prepares segments: one ahead of the log writer.
 fn prepare(links: &Links, mut preparer: Preparer, capacity_blocks: i64) -> Preparer {
     let block_bytes = links.catalogue.block_bytes();
-    while let Some(wanted) = links.intake.preparation.next(|| !links.has_prepared()) {
+    while let Some(wanted) = links.intake.preparation.next() {
         let blocks = wanted.min(capacity_blocks);
         // One block more, for the last frontier.
         let bytes = (blocks as u64 + 1) * u64::from(block_bytes);
         let outcome = preparer.prepare(bytes).map(|prepared| {
             let whole = prepared.bytes - u64::from(prepared.header_bytes);
             let blocks = (whole / u64::from(block_bytes)) as i64 - 1;
-            *links.prepared.lock().unwrap_or_else(PoisonError::into_inner) = Some(prepared);
+            links.hand_over(prepared);
             blocks
         });
         if let Err(error) = &outcome {

@@ -223,7 +223,8 @@ impl Visit for Books<'_> {
             if let Some((client, sequence)) = record.client() {
                 match self.clients.insert((client, number), sequence) {
                     Some(before) if sequence <= before => {
-                        let what = format!("client {client:x} has sequence {sequence} after {before}");
+                        let what =
+                            format!("client {client:x} has sequence {sequence} after {before}");
                         object(Some(part.key), what);
                     }
                     _ => {}
@@ -269,4 +270,160 @@ fn contradiction(part: &PartView<'_>, account: &Account) -> Option<String> {
         ));
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+    use crate::expect::Expect;
+    use crate::format::{RecordEncoder, seal, set_links};
+    use crate::id::SegmentId;
+
+    const SALT: u64 = 4;
+
+    fn at(nth: u32) -> Position {
+        Position::new(SegmentId(1), nth * 4096)
+    }
+
+    /// One part of a record, as it is written.
+    #[derive(Clone, Copy)]
+    struct Part {
+        role: Role,
+        expect: Expect,
+        key: &'static [u8],
+        version: u64,
+        prev: Position,
+        skip: Position,
+    }
+
+    fn append(key: &'static [u8], expect: Expect, version: u64, prev: Position) -> Part {
+        Part { role: Role::Append, expect, key, version, prev, skip: Position::START }
+    }
+
+    fn check(key: &'static [u8], expect: Expect, version: u64) -> Part {
+        let none = Position::START;
+        Part { role: Role::Check, expect, key, version, prev: none, skip: none }
+    }
+
+    /// What the books say of these records, which stand at 1, 2, 3….
+    fn objections(records: &[(&[Part], Option<(u128, u64)>)]) -> Vec<Option<String>> {
+        let mut books = Books {
+            aggregates: HashMap::new(),
+            clients: HashMap::new(),
+            flushes: 0,
+            writes: 0,
+            events: 0,
+            walked: &mut |_| {},
+        };
+        let mut said = Vec::new();
+        for (nth, (parts, client)) in (1..).zip(records) {
+            let mut encoder = RecordEncoder::new();
+            for part in *parts {
+                encoder.begin_part(part.role, part.expect, part.key).unwrap();
+                if part.role == Role::Append {
+                    encoder.push_event(&Event::new("Happened", "x")).unwrap();
+                }
+            }
+            encoder.finish(*client).unwrap();
+            for (index, part) in parts.iter().enumerate() {
+                encoder.set_version(index, part.version);
+            }
+            let mut bytes = encoder.head().to_vec();
+            for (index, part) in
+                parts.iter().enumerate().filter(|(_, part)| part.role == Role::Append)
+            {
+                set_links(&mut bytes, index, part.prev, part.skip);
+            }
+            seal(&mut bytes, 0, SALT, at(nth));
+            bytes.extend_from_slice(encoder.body());
+            let record = RecordView::parse(&bytes, SALT, at(nth)).unwrap();
+            said.push(match books.record(&record, at(nth)) {
+                Ok(()) => None,
+                Err(Objection::Damage { what, .. }) => Some(what),
+                Err(Objection::Failed(error)) => panic!("{error}"),
+            });
+        }
+        said
+    }
+
+    #[test]
+    fn a_sound_log_is_not_objected_to() {
+        let said = objections(&[
+            (&[append(b"a", Expect::Absent, 1, Position::START)], Some((9, 1))),
+            (
+                &[
+                    append(b"a", Expect::Version(1), 2, at(1)),
+                    append(b"b", Expect::Any, 1, Position::START),
+                    check(b"c", Expect::Absent, 0),
+                ],
+                Some((9, 2)),
+            ),
+            (&[append(b"b", Expect::Exists, 2, at(2)), check(b"a", Expect::Version(2), 2)], None),
+            (&[append(b"c", Expect::Absent, 1, Position::START)], Some((9, 7))),
+        ]);
+        assert_eq!(said, [None, None, None, None]);
+    }
+
+    #[test]
+    fn what_can_not_be_so_is_told_once() {
+        let first: (&[Part], _) = (&[append(b"a", Expect::Any, 1, Position::START)], Some((9, 5)));
+        let second = |part: Part| {
+            let said = objections(&[
+                first,
+                (&[part, append(b"z", Expect::Any, 1, Position::START)], None),
+            ]);
+            assert_eq!(said[0], None);
+            said[1].clone().unwrap()
+        };
+        let told = |part, what: &str| {
+            let said = second(part);
+            assert!(said.contains(what), "{said}");
+        };
+        told(append(b"a", Expect::Any, 3, at(1)), "version 3 follows version 1");
+        told(append(b"a", Expect::Any, 2, at(0)), "linked to");
+        told(check(b"a", Expect::Exists, 2), "checked at version 2, and it was at 1");
+        let skip = Part { skip: at(1), ..append(b"a", Expect::Any, 2, at(1)) };
+        told(skip, "linked to");
+
+        // What was told is believed from then on.
+        let jump = append(b"a", Expect::Any, 3, at(1));
+        let said =
+            objections(&[first, (&[jump], None), (&[append(b"a", Expect::Any, 4, at(2))], None)]);
+        assert!(said[1].is_some() && said[2].is_none(), "{said:?}");
+    }
+
+    #[test]
+    fn sequences_of_a_client_rise_on_each_aggregate() {
+        let said = objections(&[
+            (&[append(b"a", Expect::Any, 1, Position::START)], Some((9, 5))),
+            (&[append(b"b", Expect::Any, 1, Position::START)], Some((9, 5))),
+            (&[append(b"a", Expect::Any, 2, at(1))], Some((8, 1))),
+            (&[append(b"a", Expect::Any, 3, at(3))], Some((9, 5))),
+        ]);
+        assert_eq!(said[..3], [None, None, None]);
+        assert!(said[3].as_ref().unwrap().contains("sequence 5 after 5"), "{said:?}");
+    }
+
+    #[test]
+    fn an_aggregate_stands_in_a_write_once() {
+        let a = append(b"a", Expect::Any, 1, Position::START);
+        let said = objections(&[(&[a, check(b"a", Expect::Exists, 1)], None)]);
+        assert!(said[0].as_ref().unwrap().contains("twice"), "{said:?}");
+    }
+
+    #[test]
+    fn links_over_many_versions() {
+        let mut parts = Vec::new();
+        let mut skip = Position::START;
+        for version in 1..=130_u32 {
+            let prev = if version == 1 { Position::START } else { at(version - 1) };
+            parts.push([Part { skip, ..append(b"a", Expect::Any, version.into(), prev) }]);
+            if version.is_multiple_of(64) {
+                skip = at(version);
+            }
+        }
+        let records: Vec<(&[Part], _)> = parts.iter().map(|part| (part.as_slice(), None)).collect();
+        assert!(objections(&records).iter().all(Option::is_none));
+    }
 }

@@ -146,7 +146,10 @@ impl Tour {
         row(["", "an order and its stock in one write, all or nothing", ""]);
         row([
             &bold("transfer"),
-            &format!("{} transfers among {ACCOUNTS} accounts by {THREADS} threads", grouped(transfers)),
+            &format!(
+                "{} transfers among {ACCOUNTS} accounts by {THREADS} threads",
+                grouped(transfers)
+            ),
             &time(self.transfers.time),
         ]);
         row([
@@ -166,7 +169,7 @@ impl Tour {
         row([
             &bold("verify"),
             &format!(
-                "{} checked: checksums, chain, versions, conditions",
+                "{} checked: checksums, chain, conditions",
                 counted(self.verified_writes, "write")
             ),
             &time(self.verifying),

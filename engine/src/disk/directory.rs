@@ -144,7 +144,7 @@ impl Directory {
         let mut entries = Vec::new();
         let mut names = Names::of(&place)?;
         while let Some(name) = names.next()? {
-            if name == c"." || name == c".." {
+            if [c".", c".."].contains(&name.as_c_str()) {
                 continue;
             }
             let mut status = MaybeUninit::<libc::stat>::uninit();

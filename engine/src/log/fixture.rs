@@ -103,8 +103,17 @@ impl Log {
 
     /// The same log as it is found after a restart: nothing in memory.
     pub(crate) fn reopened(&self, mapped: bool) -> Arc<Catalogue> {
+        self.reopened_with(mapped, |_| true)
+    }
+
+    /// As `reopened`, but one segment is not found.
+    pub(crate) fn reopened_without(&self, lost: SegmentId) -> Arc<Catalogue> {
+        self.reopened_with(true, |id| *id != lost.0)
+    }
+
+    fn reopened_with(&self, mapped: bool, found: impl Fn(&u32) -> bool) -> Arc<Catalogue> {
         let end = self.catalogue.watermark();
-        let segments = (1..=end.segment().0).map(|id| {
+        let segments = (1..=end.segment().0).filter(found).map(|id| {
             let end = match id == end.segment().0 {
                 true => end.offset(),
                 false => self.ends(SegmentId(id)),

@@ -221,10 +221,11 @@ impl Preparer {
             .map_err(|error| Error::io(format_args!("tidying {}/{name}", self.dir), error))?;
         }
         if let Some((file, used)) = active {
-            let cut = file.len().and_then(|bytes| {
-                if used < bytes { file.set_len(used) } else { Ok(()) }
-            });
-            cut.map_err(|error| Error::io(format_args!("cutting a segment of {}", self.dir), error))?;
+            let cut =
+                file.len().and_then(|bytes| if used < bytes { file.set_len(used) } else { Ok(()) });
+            cut.map_err(|error| {
+                Error::io(format_args!("cutting a segment of {}", self.dir), error)
+            })?;
         }
         Ok(())
     }
@@ -297,7 +298,13 @@ impl Preparer {
         }
     }
 
-    fn write_header(&self, file: &dyn File, id: SegmentId, salt: u64, bytes: u64) -> io::Result<()> {
+    fn write_header(
+        &self,
+        file: &dyn File,
+        id: SegmentId,
+        salt: u64,
+        bytes: u64,
+    ) -> io::Result<()> {
         let header = SegmentHeader {
             origin: Origin { store: self.identity.store, shard: self.shard, segment: id, salt },
             block_bytes: self.identity.block_bytes,

@@ -66,11 +66,6 @@ impl Segment {
         self.salt
     }
 
-    /// Its file, relative to the store's directory.
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
     /// Where the log ended in it; `None` while it is active.
     pub fn end(&self) -> Option<u32> {
         match self.state {

@@ -102,7 +102,7 @@ impl Tail {
     }
 
     /// Begins a flush at `file_offset` of `segment`, a multiple of the block, with room for `need` bytes at least.
-    /// One that was begun and not finished is given up. Returns where it starts in [`Tail::chunk`].
+    /// One that was begun and not finished is given up. Returns where in its chunk it starts.
     ///
     /// Fails, without having changed anything, if there is no memory or readers hold back too much of it.
     pub fn begin(
@@ -172,13 +172,9 @@ impl Tail {
         }
     }
 
-    /// Takes back what the flush being built has beyond `bytes`.
-    pub fn truncate(&mut self, bytes: usize) {
-        self.filled = self.filled.min(bytes);
-    }
-
     /// The chunk that flushes are being built in.
-    pub fn chunk(&self) -> Option<&Arc<Chunk>> {
+    #[cfg(test)]
+    pub(super) fn chunk(&self) -> Option<&Arc<Chunk>> {
         self.chunk.as_ref()
     }
 

@@ -191,6 +191,19 @@ fn a_missing_or_misplaced_flush_is_damage() {
 }
 
 #[test]
+fn a_segment_left_out_in_the_middle_is_damage() {
+    let (log, _disk, all) = varied(small());
+    let middle = all[all.len() / 2].segment();
+    let catalogue = log.reopened_without(middle);
+    let walked: Vec<_> = Walk::new(catalogue, Position::START).collect();
+    let (last, before) = walked.split_last().unwrap();
+    assert!(before.iter().all(|record| record.as_ref().unwrap().position().segment() < middle));
+    let error = last.as_ref().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("flush sequence"), "{error}");
+}
+
+#[test]
 fn truncated_missing_and_unreadable_files_are_told_apart() {
     for mapped in MODES {
         let (mut log, disk) = Log::sim(Shape::default());
@@ -264,6 +277,31 @@ fn the_tail_stays_within_its_budget_and_uses_its_memory_again() {
 }
 
 #[test]
+fn what_is_not_durable_stays_in_the_tail_beyond_its_budget() {
+    let shape = Shape { segment_bytes: 32 << 20, tail_bytes: 1 << 20, ..Shape::default() };
+    let (mut log, disk) = Log::sim(shape);
+    let all: Vec<_> = (0..800_u32)
+        .map(|n| {
+            let position = log.append(b"a", &[n as u8; 4_000]);
+            log.flush();
+            position
+        })
+        .collect();
+    assert!(log.tail.memory_bytes() > 3 << 20);
+    let reads = disk.count(Op::Read);
+    for (n, position) in all.iter().enumerate() {
+        assert_eq!(data(&log.catalogue.published(*position).unwrap()), [n as u8; 4_000]);
+    }
+    assert_eq!(disk.count(Op::Read), reads);
+    log.publish();
+    for n in 0..200 {
+        log.append(b"a", &[n; 4_000]);
+        log.publish();
+    }
+    assert!(log.tail.memory_bytes() < 2 << 20, "{}", log.tail.memory_bytes());
+}
+
+#[test]
 fn what_readers_hold_is_never_overwritten_and_is_bounded() {
     let shape = Shape { segment_bytes: 1 << 30, tail_bytes: 32 << 20, ..Shape::default() };
     let (log, _disk) = Log::sim(Shape::default());
@@ -283,6 +321,7 @@ fn what_readers_hold_is_never_overwritten_and_is_bounded() {
         }
         tail.extend(16).unwrap().fill(held.len() as u8);
         held.push(tail.finish().unwrap());
+        assert!(held.len() < 100, "a chunk that is held was filled again");
         offset += 4 << 20;
         // Leave the chunk, so that the next flush takes another one.
         tail.begin(SegmentId(1), offset - (4 << 20) + 512, 512).unwrap();
@@ -325,10 +364,8 @@ fn a_flush_given_up_leaves_nothing() {
     let offset = log.catalogue.watermark().offset();
     log.tail.begin(SegmentId(1), offset, 1000).unwrap();
     log.tail.extend(1000).unwrap().fill(0xAA);
-    log.tail.truncate(500);
-    assert_eq!(log.tail.filled(), 500);
+    assert_eq!(log.tail.filled(), 1000);
     log.tail.begin(SegmentId(1), offset, 1000).unwrap();
-    log.tail.truncate(0);
     assert!(log.tail.finish().is_none());
     let second = log.append(b"a", b"2");
     log.publish();

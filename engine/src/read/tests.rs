@@ -424,7 +424,7 @@ fn the_log_is_read_event_by_event_and_write_by_write() {
 
 #[test]
 fn reads_beside_a_writer_see_whole_prefixes() {
-    const VERSIONS: u64 = if cfg!(miri) { 40 } else { 2_000 };
+    const VERSIONS: u64 = if cfg!(miri) { 12 } else { 2_000 };
     let mut shard = Shard::new(Shape::default());
     let done = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = (0..2)

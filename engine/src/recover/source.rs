@@ -75,7 +75,9 @@ impl<'a> Source<'a> {
     }
 
     pub(super) fn list(&self) -> Result<Vec<Entry>, Error> {
-        self.disk.list(&self.dir).map_err(|error| Error::io(format_args!("listing {}", self.dir), error))
+        self.disk
+            .list(&self.dir)
+            .map_err(|error| Error::io(format_args!("listing {}", self.dir), error))
     }
 
     /// So many bytes of a segment; from the device if `direct`.
@@ -129,7 +131,9 @@ impl<'a> Source<'a> {
             let bytes = file.len().map_err(reading)?.min(header.bytes).min(SEGMENT_BYTES_MAX);
             match fill(&mut buffer, &*file, 0, bytes, direct)? {
                 Ok(()) => return Ok(Loaded { file: Some(file), buffer, bytes: bytes as usize }),
-                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(reading(error)),
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                    return Err(reading(error));
+                }
                 Err(error) => {
                     reads += 1;
                     if reads == READS_MAX {
@@ -145,7 +149,12 @@ impl<'a> Source<'a> {
     }
 
     /// The bytes at the start of a segment's first flush; fewer or none if there are not so many.
-    pub(super) fn first_flush(&self, id: SegmentId, bytes: &mut [u8], direct: bool) -> Result<bool, Error> {
+    pub(super) fn first_flush(
+        &self,
+        id: SegmentId,
+        bytes: &mut [u8],
+        direct: bool,
+    ) -> Result<bool, Error> {
         let path = self.path(FileName::Segment(id));
         let offset = u64::from(self.block_bytes);
         let read = self.disk.open(&path, Access::Read).and_then(|file| {

@@ -152,9 +152,15 @@ fn read_header(
     } else if found.shard != source.shard() {
         format!("a segment of shard {}, found in shard {}", found.shard, source.shard())
     } else if found.segment != id {
-        format!("this is segment {}, under the name of segment {id}: a renamed or copied file", found.segment)
+        format!(
+            "this is segment {}, under the name of segment {id}: a renamed or copied file",
+            found.segment
+        )
     } else if header.block_bytes != block {
-        format!("written in blocks of {} bytes, in a store of blocks of {block}", header.block_bytes)
+        format!(
+            "written in blocks of {} bytes, in a store of blocks of {block}",
+            header.block_bytes
+        )
     } else {
         return Ok(Ok(header));
     };
@@ -206,7 +212,8 @@ impl Survey {
                     self.leftovers.push(Leftover { name, bytes: found.bytes });
                 }
                 (_, header) => {
-                    let what = header.as_ref().map_or_else(|why| why.what.clone(), |_| String::new());
+                    let what =
+                        header.as_ref().map_or_else(|why| why.what.clone(), |_| String::new());
                     self.damage.push(source.corruption(found.id, 0, what));
                 }
             }
@@ -261,12 +268,13 @@ impl Survey {
         for seen in seen.iter().rev().filter(|seen| last.holds(seen.id)) {
             let Ok(header) = &seen.header else { continue };
             let bytes = source.read_all(seen.id, header, seen.bytes, true)?;
-            let frontiers = Scan::new(bytes, header, Depth::Heads).filter_map(|found| match found {
-                Found::Flush { header, .. } => Some(header.frontier),
-                // What the header says was true when it was written, whatever became of the rest.
-                Found::Invalid { header, .. } => header.map(|header| header.frontier),
-                Found::Unused { .. } => None,
-            });
+            let frontiers =
+                Scan::new(bytes, header, Depth::Heads).filter_map(|found| match found {
+                    Found::Flush { header, .. } => Some(header.frontier),
+                    // What the header says was true when it was written, whatever became of the rest.
+                    Found::Invalid { header, .. } => header.map(|header| header.frontier),
+                    Found::Unused { .. } => None,
+                });
             if let Some(frontier) = frontiers.max() {
                 // Frontiers only rise: no older segment knows a higher one.
                 proven = proven.max(frontier);

@@ -382,7 +382,8 @@ mod tests {
         assert_eq!(stretches(&[]), []);
         assert_eq!(stretches(&[opened(1, None), rolled(2)]), [stretch(1, None, None)]);
         let ended = Some(end(2, 8192, 9));
-        let found = stretches(&[opened(1, None), rolled(2), rolled(3), opened(4, ended), rolled(5)]);
+        let found =
+            stretches(&[opened(1, None), rolled(2), rolled(3), opened(4, ended), rolled(5)]);
         assert_eq!(found, [stretch(1, None, ended), stretch(4, ended, None)]);
         let held = |id| found.iter().any(|stretch| stretch.holds(SegmentId(id)));
         assert_eq!([1, 2, 3, 4, 5, 6].map(held), [true, true, false, true, true, true]);

@@ -349,7 +349,10 @@ impl<'a, 'd> Walk<'a, 'd> {
             }
             Found::Flush { header, .. } => {
                 let found = header.sequence;
-                corruption(offset, format!("flush {expected} was durable and is missing: found flush {found}"))
+                corruption(
+                    offset,
+                    format!("flush {expected} was durable and is missing: found flush {found}"),
+                )
             }
             Found::Unused { .. } => {
                 corruption(offset, format!("flush {expected} was durable and is missing"))
@@ -379,9 +382,7 @@ fn verify_events(bytes: &[u8], header: &FlushHeader) -> Result<(), (u32, Damage)
     loop {
         let at = content.offset();
         let Some(record) = content.next() else { return Ok(()) };
-        record
-            .and_then(|(_, record)| verify_record(&record))
-            .map_err(|damage| (at, damage))?;
+        record.and_then(|(_, record)| verify_record(&record)).map_err(|damage| (at, damage))?;
     }
 }
 

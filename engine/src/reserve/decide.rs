@@ -66,8 +66,9 @@ enum Standing<'g, P> {
 /// Follows a word.
 #[inline]
 fn standing<'g, P>(word: Word, _guard: &'g Guard<'_>) -> Standing<'g, P> {
-    let Some(address) = word.entry_address() else {
-        return Standing::Tick(word.0 >> 1);
+    let address = match word.unpack() {
+        Ok(tick) => return Standing::Tick(tick),
+        Err(address) => address,
     };
     // SAFETY: the word was read from a slot under the guard, so its entry was in the slot then, and stays alive as
     // long as the guard. All words of a slot point to entries of one payload type: an index serves one shard.

@@ -59,14 +59,9 @@ impl Word {
         Word(tick << 1)
     }
 
-    /// The tick, if nothing is pending.
-    pub(crate) const fn tick(self) -> Option<u64> {
-        if self.0 & ENTRY_BIT == 0 { Some(self.0 >> 1) } else { None }
-    }
-
-    /// The address of the entry, if there is one.
-    pub(crate) const fn entry_address(self) -> Option<usize> {
-        if self.0 & ENTRY_BIT == 0 { None } else { Some((self.0 & !ENTRY_BIT) as usize) }
+    /// The tick of a plain word, or the address of the entry.
+    pub(crate) const fn unpack(self) -> Result<u64, usize> {
+        if self.0 & ENTRY_BIT == 0 { Ok(self.0 >> 1) } else { Err((self.0 & !ENTRY_BIT) as usize) }
     }
 
     pub(crate) fn entry(address: usize) -> Word {

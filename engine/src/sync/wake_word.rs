@@ -16,7 +16,7 @@ pub struct WakeWord {
     sleep: sleep::Sleep,
 }
 
-/// A registration, to be ended by [`WakeWord::sleep`] or dropped.
+/// A registration, to be ended by [`Registration::sleep`] or dropped.
 #[derive(Debug)]
 pub struct Registration<'w> {
     word: &'w WakeWord,

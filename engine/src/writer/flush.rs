@@ -10,7 +10,7 @@ use crate::id::{FlushSequence, Position};
 use crate::log::segment::Segment;
 use crate::reserve::write::WriteRef;
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// A request and where its record stands; no position if it has none.
@@ -96,8 +96,7 @@ impl LogWriter {
         if !self.flights.is_empty() {
             return Ok(false);
         }
-        let prepared = self.links.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(prepared) = prepared else { return Ok(false) };
+        let Some(prepared) = self.links.take_prepared() else { return Ok(false) };
         let block = self.start.block_bytes;
         let size = u32::try_from(prepared.bytes)
             .map_err(|_| broken("a prepared segment is larger than a segment can be"))?;
@@ -218,7 +217,7 @@ impl LogWriter {
     pub(super) fn ask_for_space(&mut self) {
         let Some(active) = &self.active else { return };
         let used = u64::from(active.offset) * 2 > active.prepared.bytes;
-        if used && !self.links.has_prepared() {
+        if used && !self.links.intake.preparation.is_ready() {
             self.links.intake.preparation.ask(1);
         }
     }

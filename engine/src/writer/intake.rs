@@ -57,6 +57,8 @@ pub(crate) struct Preparation {
     /// The most block permits that somebody lacks; 0 if nobody does.
     wanted: AtomicI64,
     word: WakeWord,
+    /// A segment is prepared and not yet taken.
+    ready: AtomicBool,
     /// A segment is being prepared.
     busy: AtomicBool,
     /// How many attempts have ended.
@@ -96,6 +98,7 @@ impl Intake {
             preparation: Preparation {
                 wanted: AtomicI64::new(0),
                 word: WakeWord::new(),
+                ready: AtomicBool::new(false),
                 busy: AtomicBool::new(false),
                 attempts: AtomicU64::new(0),
                 failure: ArcSwapOption::empty(),
@@ -281,6 +284,12 @@ impl Intake {
         last
     }
 
+    /// A shard without a log writer takes no writes from the start, for this reason.
+    pub(crate) fn refuse(&self, reason: Error) {
+        let nobody_was_here = self.halt(reason);
+        debug_assert!(nobody_was_here.peek().is_none());
+    }
+
     /// Why no more writes are taken, if they are not.
     pub(crate) fn halted(&self) -> Option<&Error> {
         self.halt.get()
@@ -337,20 +346,29 @@ impl Preparation {
         self.wanted.load(Ordering::Relaxed)
     }
 
+    /// Whether a segment is being prepared, or is about to be.
     fn is_busy(&self) -> bool {
-        self.busy.load(Ordering::Relaxed)
+        self.busy.load(Ordering::Relaxed) || self.wanted() > 0 && !self.is_ready()
     }
 
-    /// The preparing thread: waits until somebody asks for something that `can` be prepared now. `None` when it is
-    /// over.
-    pub(crate) fn next(&self, can: impl Fn() -> bool) -> Option<i64> {
+    /// Whether the segment that comes next is prepared.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// The preparing thread: waits until somebody asks for more than is prepared. `None` when it is over.
+    pub(crate) fn next(&self) -> Option<i64> {
         loop {
             let asked = self.word.register();
             if self.closed.load(Ordering::Acquire) {
                 return None;
             }
             let wanted = self.wanted.load(Ordering::Relaxed);
-            if wanted > 0 && can() {
+            if wanted > 0 && !self.is_ready() {
                 self.busy.store(true, Ordering::Relaxed);
                 return Some(wanted);
             }

@@ -30,6 +30,7 @@ pub(crate) mod request;
 mod retire;
 
 use std::collections::VecDeque;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -73,12 +74,21 @@ impl Links {
     /// Whether somebody needs more blocks than the segment being filled and the prepared one have left together, so
     /// that the rest of the first has to be given up.
     fn early_roll_wanted(&self) -> bool {
-        self.intake.preparation.wanted() > self.intake.blocks_left() && self.has_prepared()
+        self.intake.preparation.wanted() > self.intake.blocks_left()
+            && self.intake.preparation.is_ready()
     }
 
-    /// Whether the segment that comes next is prepared.
-    pub(crate) fn has_prepared(&self) -> bool {
-        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    /// The preparing thread: hands over the segment that comes next.
+    pub(crate) fn hand_over(&self, prepared: Prepared) {
+        *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) = Some(prepared);
+        self.intake.preparation.set_ready(true);
+    }
+
+    /// Takes the segment that comes next, if it is prepared.
+    pub(crate) fn take_prepared(&self) -> Option<Prepared> {
+        let taken = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.intake.preparation.set_ready(false);
+        taken
     }
 }
 
@@ -193,7 +203,9 @@ impl LogWriter {
     /// The thread: turns until it is over.
     pub(crate) fn run(mut self) -> Ended {
         loop {
-            match self.turn() {
+            // A turn that panics stops the shard like a failed write, so that no ticket waits for ever.
+            let turned = panic::catch_unwind(AssertUnwindSafe(|| self.turn()));
+            match turned.unwrap_or_else(|_| self.give_up(flush::broken("it panicked"))) {
                 Turn::Progress => {}
                 Turn::Idle => self.sleep(),
                 Turn::Over => return self.end(),
@@ -217,12 +229,14 @@ impl LogWriter {
                 }
                 Turn::Idle
             }
-            Err(failure) => {
-                self.stop(failure);
-                self.hand_over_wakers();
-                Turn::Over
-            }
+            Err(failure) => self.give_up(failure),
         }
+    }
+
+    fn give_up(&mut self, failure: Error) -> Turn {
+        self.stop(failure);
+        self.hand_over_wakers();
+        Turn::Over
     }
 
     /// Whether anything was done.
@@ -263,11 +277,10 @@ impl LogWriter {
             queue.wait(limit, completions);
             return;
         }
-        let closing = self.last.is_none();
+        let open = self.last.is_none();
         links.intake.doorbell().sleep_unless(
             || {
-                !links.intake.is_empty() && closing
-                    || closing && links.closing.load(Ordering::Acquire)
+                open && (!links.intake.is_empty() || links.closing.load(Ordering::Acquire))
                     || links.early_roll_wanted()
             },
             || queue.wait(limit, completions),

@@ -8,6 +8,7 @@ use crate::format::{self, FLUSH_HEADER_BYTES};
 use crate::id::Position;
 use crate::limits::FLUSH_BYTES_TARGET;
 use crate::reserve::decide;
+use crate::reserve::stack::Batch;
 use crate::reserve::write::{Status, Write, WriteRef};
 use crate::sync::epoch;
 
@@ -19,7 +20,7 @@ impl LogWriter {
             if self.batch.peek().is_none() {
                 self.batch = match &mut self.last {
                     None => self.links.intake.take(),
-                    Some(last) => std::mem::replace(last, crate::reserve::stack::Batch::empty()),
+                    Some(last) => std::mem::replace(last, Batch::empty()),
                 };
             }
             let Some(request) = self.batch.peek() else { return Ok(progress) };
@@ -48,7 +49,6 @@ impl LogWriter {
         }
         let group = payload.cell.asked().group;
         if payload.kind == Kind::Watch {
-            self.links.intake.release(payload.permits);
             let placed = Placed { request, position: Position::START };
             if !self.join(placed, group) {
                 self.settle_now(placed, group);

@@ -18,9 +18,9 @@ use crate::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 /// How many requests hang together.
 pub(crate) const BATCH: usize = 256;
-const HOOKS: usize = 64;
+const HOOKS: usize = 256;
 /// A request that holds more memory than this is not kept.
-const KEPT_BYTES_MAX: usize = 16 << 10;
+const KEPT_BYTES_MAX: usize = 4 << 10;
 
 type Batch = Vec<Box<Request>>;
 
@@ -28,6 +28,8 @@ struct Rack {
     hooks: [AtomicPtr<Batch>; HOOKS],
     /// Where the last batch was hung; a hint.
     newest: CachePadded<AtomicUsize>,
+    /// About how many hang there; a hint.
+    hung: CachePadded<AtomicUsize>,
 }
 
 /// Batches of spent requests, from log writers to callers.
@@ -44,6 +46,7 @@ impl Rack {
         Rack {
             hooks: [const { AtomicPtr::new(std::ptr::null_mut()) }; HOOKS],
             newest: CachePadded::new(AtomicUsize::new(0)),
+            hung: CachePadded::new(AtomicUsize::new(0)),
         }
     }
 
@@ -59,6 +62,7 @@ impl Rack {
                 .is_ok()
             {
                 self.newest.store(at, Ordering::Relaxed);
+                self.hung.fetch_add(1, Ordering::Relaxed);
                 return None;
             }
         }
@@ -67,6 +71,9 @@ impl Rack {
     }
 
     fn take(&self) -> Option<Box<Batch>> {
+        if self.hung.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
         let newest = self.newest.load(Ordering::Relaxed);
         for step in 0..HOOKS {
             let hook = &self.hooks[(newest + HOOKS - step) % HOOKS];
@@ -75,6 +82,7 @@ impl Rack {
             }
             let raw = hook.swap(std::ptr::null_mut(), Ordering::Acquire);
             if !raw.is_null() {
+                self.hung.fetch_sub(1, Ordering::Relaxed);
                 // SAFETY: what hangs on a hook comes from `into_raw`, and the swap made it ours alone.
                 return Some(unsafe { Box::from_raw(raw) });
             }

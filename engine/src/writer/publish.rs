@@ -6,7 +6,9 @@ use super::groups::{self, GroupSet};
 use super::request::{Done, Kind, Tag, Taken};
 use crate::disk::Completion;
 use crate::error::{Error, ErrorKind};
+use crate::id::Position;
 use crate::reserve::decide;
+use crate::reserve::stack::Batch;
 use crate::reserve::write::Status;
 
 impl LogWriter {
@@ -89,7 +91,8 @@ impl LogWriter {
 
     /// Settles a request without a record when everything before it is durable already.
     pub(super) fn settle_now(&mut self, placed: Placed, group: u8) {
-        self.settle_one(placed, 0);
+        let bytes = self.settle_one(placed, 0);
+        self.links.intake.release(Taken { bytes, blocks: 0 });
         let mut spent = self.retirement.list();
         spent.push(placed.request);
         self.retirement.spend(spent);
@@ -108,7 +111,7 @@ impl LogWriter {
         // SAFETY: a request is settled once, by its log writer.
         let waker = unsafe { payload.cell.settle(Ok(done)) };
         self.wakers.extend(waker);
-        if payload.kind == Kind::Record { payload.permits.bytes } else { 0 }
+        payload.permits.bytes
     }
 
     /// Stops the shard for good: nothing that is not yet published is ever reported committed.
@@ -135,18 +138,19 @@ impl LogWriter {
         let mut groups = GroupSet::default();
         for mut flight in std::mem::take(&mut self.flights) {
             for placed in flight.requests.drain(..) {
-                self.fail(placed, &unknown, &mut groups);
+                self.fail(placed, &unknown, &unknown, &mut groups);
             }
         }
         for placed in std::mem::take(&mut self.building.requests) {
-            self.fail(placed, &not_written, &mut groups);
+            self.fail(placed, &not_written, &unknown, &mut groups);
         }
-        let batch = std::mem::replace(&mut self.batch, crate::reserve::stack::Batch::empty());
+        let batch = std::mem::replace(&mut self.batch, Batch::empty());
         for request in batch.chain(self.last.take().into_iter().flatten()).chain(last) {
             // SAFETY: a request that was taken off the stack is alive until the retirement frees it.
             let write = unsafe { request.get() };
             if write.reject() == Status::Accepted {
-                self.fail(Placed { request, position: crate::id::Position::START }, &not_written, &mut groups);
+                let placed = Placed { request, position: Position::START };
+                self.fail(placed, &not_written, &unknown, &mut groups);
             } else {
                 // Its owner tries again, and meets the closed stack.
                 self.abandoned.push(request);
@@ -155,12 +159,13 @@ impl LogWriter {
         groups.wake();
     }
 
-    /// Answers the ticket of a write that the shard gives up. Its entries stay in their slots.
-    fn fail(&mut self, placed: Placed, why: &Error, groups: &mut GroupSet) {
+    /// Answers the ticket of a request that the shard gives up. Its entries stay in their slots.
+    fn fail(&mut self, placed: Placed, record: &Error, watch: &Error, groups: &mut GroupSet) {
         // SAFETY: a request that is being settled is alive until the retirement frees it.
         let payload = &unsafe { placed.request.get() }.payload;
-        // A request that only waits or checks depends on what has become unknown.
         groups.insert(payload.cell.asked().group);
+        // A request that only waits or checks depends on what has become unknown.
+        let why = if payload.kind == Kind::Record { record } else { watch };
         // SAFETY: a request is settled once, by its log writer.
         let waker = unsafe { payload.cell.settle(Err(why.clone())) };
         self.wakers.extend(waker);

@@ -119,6 +119,11 @@ pub(crate) struct Taken {
     pub(crate) blocks: i64,
 }
 
+impl Taken {
+    /// What a request without a record takes: about its own memory.
+    pub(crate) const WATCH: Taken = Taken { bytes: 512, blocks: 0 };
+}
+
 /// What the submitter wrote into the cell.
 #[derive(Debug, Default)]
 pub(crate) struct Asked {

@@ -18,8 +18,8 @@ type Requests = Vec<WriteRef<Payload>>;
 /// Requests that are decided and not yet free, with the epoch that was noted for them.
 #[derive(Debug)]
 pub(crate) struct Retirement {
-    /// Out of every slot.
-    spent: VecDeque<(u64, Requests)>,
+    /// Out of every slot, with the bytes that they hold.
+    spent: VecDeque<(u64, Requests, u64)>,
     /// Rejected, and perhaps still in the hands of a late helper.
     rejected: VecDeque<(u64, Requests)>,
     /// Rejected, beyond late helpers, and still in a slot.
@@ -53,8 +53,9 @@ impl Retirement {
             self.lists.push(requests);
             return;
         }
-        self.held_bytes += requests.iter().map(held_bytes).sum::<u64>();
-        self.spent.push_back((epoch::domain().epoch(), requests));
+        let bytes = requests.iter().map(held_bytes).sum();
+        self.held_bytes += bytes;
+        self.spent.push_back((epoch::domain().epoch(), requests, bytes));
     }
 
     /// Takes a rejected request.
@@ -77,10 +78,10 @@ impl Retirement {
             return;
         }
         let now = epoch::domain().advance();
-        while self.spent.front().is_some_and(|(noted, _)| Domain::passed(*noted, now)) {
-            let Some((_, mut requests)) = self.spent.pop_front() else { break };
+        while self.spent.front().is_some_and(|(noted, ..)| Domain::passed(*noted, now)) {
+            let Some((_, mut requests, bytes)) = self.spent.pop_front() else { break };
+            self.held_bytes -= bytes;
             for request in requests.drain(..) {
-                self.held_bytes = self.held_bytes.saturating_sub(held_bytes(&request));
                 // SAFETY: it came off the stack, is out of every slot, and a grace period has passed since; it is in
                 // this list alone.
                 self.returns.give(unsafe { request.into_box() });
@@ -102,8 +103,7 @@ impl Retirement {
                 }
                 !cleared
             });
-            self.held_bytes =
-                self.held_bytes.saturating_sub(out.iter().map(held_bytes).sum::<u64>());
+            self.held_bytes -= out.iter().map(held_bytes).sum::<u64>();
             self.spend(out);
         }
     }
@@ -120,8 +120,9 @@ impl Retirement {
 
     /// Everything that is not yet free.
     pub(crate) fn into_rest(self) -> impl Iterator<Item = WriteRef<Payload>> {
-        let lists = self.spent.into_iter().chain(self.rejected);
-        lists.flat_map(|(_, requests)| requests).chain(self.standing)
+        let spent = self.spent.into_iter().flat_map(|(_, requests, _)| requests);
+        let rejected = self.rejected.into_iter().flat_map(|(_, requests)| requests);
+        spent.chain(rejected).chain(self.standing)
     }
 }
 

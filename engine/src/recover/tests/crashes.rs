@@ -219,6 +219,23 @@ fn after_every_operation_of_a_life_and_of_the_next() {
 }
 
 #[test]
+fn what_is_shown_once_survives_the_next_cut() {
+    for mode in [Mode::Read, Mode::Write] {
+        let disk = SimDisk::with_block(1, BLOCK as u32);
+        furnish(&*disk);
+        let mut hand = Hand::open(Arc::clone(&disk) as _).unwrap();
+        hand.flush(2).unwrap();
+        // Written, not synced; then the process ends and the power does not.
+        hand.start(1).unwrap();
+        drop(hand);
+        let shown = open(&*disk, mode).unwrap().0.records;
+        assert_eq!(shown, 3);
+        let (found, _) = open(&*disk.clone_durable(), Mode::Write).unwrap();
+        assert_eq!(found.records, shown, "{mode:?}");
+    }
+}
+
+#[test]
 fn a_third_life_uses_what_two_left() {
     let first = SimDisk::with_block(1, BLOCK as u32);
     furnish(&*first);

@@ -74,17 +74,37 @@ fn an_empty_store_and_one_life_after_another() {
 
 #[test]
 fn a_torn_tail_is_cut_and_nothing_behind_it_is_taken() {
-    for torn in 0..2 {
+    for torn in [0, 110, 250, 400] {
         let (sim, disk) = disk();
         let mut hand = Hand::open(Arc::clone(&disk)).unwrap();
         hand.flush(2).unwrap();
-        let torn_at = u64::from(hand.at) + torn * 300;
+        // In the flush header, in the record's head, in its event, in the padding.
+        let torn_at = u64::from(hand.at) + torn;
         hand.start(1).unwrap();
         // Whole, and never acknowledged, because the one before was not.
         hand.start(1).unwrap();
         sim.flip(&segment(1), torn_at).unwrap();
         accepted(&disk, 2);
     }
+}
+
+#[test]
+fn a_flush_of_the_right_sequence_and_another_past_is_not_taken() {
+    let (_, disk) = disk();
+    let mut hand = Hand::open(Arc::clone(&disk)).unwrap();
+    hand.flush(2).unwrap();
+    hand.break_chain();
+    hand.start(1).unwrap();
+    accepted(&disk, 2);
+
+    let (_, disk) = self::disk();
+    let mut hand = Hand::open(Arc::clone(&disk)).unwrap();
+    hand.flush(2).unwrap();
+    hand.break_chain();
+    hand.flush(1).unwrap();
+    hand.flush(1).unwrap();
+    let (error, _) = damaged(&*disk);
+    assert!(error.to_string().contains("flush 2 was durable and is missing"), "{error}");
 }
 
 #[test]
@@ -128,13 +148,14 @@ fn a_hole_below_the_frontier_is_damage_and_above_it_the_end() {
 
 #[test]
 fn every_flipped_byte_below_the_frontier_is_noticed_or_in_events() {
-    let (_, disk) = disk();
-    life(&disk, &[2, 1]);
-    let whole = verified(&*disk);
-    let length = disk.open(&segment(1), Access::Read).unwrap().len().unwrap();
+    let (_, written) = disk();
+    life(&written, &[2, 1]);
+    let whole = verified(&*written);
+    let bytes = bytes_of(&written, 1);
+    let length = bytes.len() as u64;
     for at in 0..length {
-        let (sim, disk) = self::disk();
-        copy(&*sim, 1, &bytes_of(&whole_log(), 1));
+        let (sim, disk) = disk();
+        copy(&*sim, 1, &bytes);
         sim.flip(&segment(1), at).unwrap();
         match open(&*disk, Mode::Write) {
             Err(error) => {
@@ -150,13 +171,6 @@ fn every_flipped_byte_below_the_frontier_is_noticed_or_in_events() {
             }
         }
     }
-}
-
-/// A disk with the log of one life of two flushes and the frontier's.
-fn whole_log() -> Arc<dyn Disk> {
-    let (_, disk) = disk();
-    life(&disk, &[2, 1]);
-    disk
 }
 
 fn bytes_of(disk: &Arc<dyn Disk>, id: u32) -> Vec<u8> {
@@ -286,13 +300,19 @@ fn renamed_copied_and_foreign_segments_are_told_apart() {
     life_in_segments(&disk, &[1, 1]);
     disk.rename(&segment(2), &segment(7)).unwrap();
     let (error, _) = damaged(&*disk);
-    assert!(error.to_string().contains("this is segment 2, under the name of segment 7"), "{error}");
+    assert!(
+        error.to_string().contains("this is segment 2, under the name of segment 7"),
+        "{error}"
+    );
 
     disk.rename(&segment(7), &segment(2)).unwrap();
     let copied = bytes_of(&disk, 1);
     copy(&*disk, 9, &copied);
     let (error, _) = damaged(&*disk);
-    assert!(error.to_string().contains("this is segment 1, under the name of segment 9"), "{error}");
+    assert!(
+        error.to_string().contains("this is segment 1, under the name of segment 9"),
+        "{error}"
+    );
     disk.remove(&segment(9)).unwrap();
 
     for (at, part) in [("of store", 0), ("shard 5", 1), ("blocks of 4096", 2)] {
@@ -331,7 +351,8 @@ fn swapped_segments_are_damage() {
 fn strays_are_ignored_and_what_is_no_file_is_refused() {
     let (_, disk) = disk();
     life(&disk, &[1]);
-    for stray in [".DS_Store", "0000000000000002.SEG", "2.seg", "0000000000000002.seg~", "x.spare"] {
+    for stray in [".DS_Store", "0000000000000002.SEG", "2.seg", "0000000000000002.seg~", "x.spare"]
+    {
         disk.create(&format!("shard-0000/{stray}")).unwrap();
     }
     accepted(&disk, 1);
@@ -430,8 +451,7 @@ fn an_accepted_end_that_the_log_does_not_reach_is_damage() {
             Origin { store: identity().store, shard: SHARD, segment: SegmentId(2), salt: 3 };
         let kind = SegmentKind::Opened { accepted: Some(accepted) };
         let bytes = 16 * BLOCK;
-        let header =
-            SegmentHeader { origin, block_bytes: BLOCK as u32, bytes, kind, time: 0 };
+        let header = SegmentHeader { origin, block_bytes: BLOCK as u32, bytes, kind, time: 0 };
         let mut block = vec![0; BLOCK as usize];
         header.encode(&mut block);
         copy(&*disk, 2, &block);

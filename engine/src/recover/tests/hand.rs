@@ -8,8 +8,8 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::expect::Expect;
 use crate::format::{
-    CHAIN_START, FLUSH_HEADER_BYTES, FlushHeader, Identity, Origin, RecordEncoder, Role, SyncChoice,
-    chain, seal, set_links,
+    CHAIN_START, FLUSH_HEADER_BYTES, FlushHeader, Identity, Origin, RecordEncoder, Role,
+    SyncChoice, chain, seal, set_links,
 };
 use crate::id::{FlushSequence, Position, ShardId, StoreId};
 use crate::index::{Index, SlotKey};
@@ -177,6 +177,11 @@ impl Hand {
     /// Counts a version of the first aggregate that is in no record.
     pub(super) fn skip_version(&mut self) {
         self.aggregates.get_mut(&key(0)).unwrap().version += 1;
+    }
+
+    /// Makes the next flush follow one that there never was.
+    pub(super) fn break_chain(&mut self) {
+        self.previous ^= 1;
     }
 
     /// Starts a flush of which nothing arrives.
