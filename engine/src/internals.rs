@@ -12,7 +12,9 @@ pub mod index {
 
 /// Epochs, wake words, doorbells.
 pub mod sync {
-    pub use crate::sync::{doorbell, epoch, wake_word};
+    #[cfg(loom)]
+    pub use crate::sync::fault;
+    pub use crate::sync::{doorbell, epoch, permits, wake_word, watermark};
 }
 
 /// The protocol.

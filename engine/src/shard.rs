@@ -186,7 +186,7 @@ impl Shard {
             segments: catalogue.segment_count() as u64,
             slots: self.index.len() as u64,
             index_bytes: self.index.memory_bytes() as u64,
-            held_bytes: self.links.intake.held_bytes(),
+            held_bytes: self.links.intake.permits().held_bytes(),
             end: catalogue.watermark(),
             stopped: self.links.intake.halted().map(ToString::to_string),
             ..self.links.counters.read()

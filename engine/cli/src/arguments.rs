@@ -134,6 +134,9 @@ pub(crate) struct ImportArguments {
     /// The file, also packed with gzip; `-` for standard input.
     pub(crate) file: PathBuf,
     /// Makes the import resumable: started again on the same file under this name, it appends only what is missing.
+    ///
+    /// The line number is the sequence of a write. A line that only checks leaves nothing in the log, so it is
+    /// decided again.
     #[arg(long, value_name = "NAME")]
     pub(crate) client: Option<String>,
     /// Counts conflicts and bad lines instead of stopping at the first.

@@ -21,7 +21,7 @@ pub(crate) fn run(
         }
     }
     // Lines that run past on a terminal show progress enough.
-    let progress = (!out.is_terminal()).then(|| Progress::new("exporting"));
+    let progress = (!out.is_terminal()).then(|| Progress::of_bytes("exporting"));
     let shards: Vec<u16> = if keys.is_empty() {
         (0..store.shards()).collect()
     } else {

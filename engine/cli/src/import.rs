@@ -27,7 +27,7 @@ pub(crate) fn run(
     arguments: &ImportArguments,
     out: &mut Output,
 ) -> Result<ExitCode, Failure> {
-    let progress = Progress::new("importing");
+    let progress = Progress::of_bytes("importing");
     let mut source = Source::open(&arguments.file, &progress)
         .map_err(|error| Failure::Input(format!("{}: {error}", arguments.file.display())))?;
     let store = store.open()?;

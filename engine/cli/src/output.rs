@@ -167,14 +167,21 @@ impl Table {
 pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
-    /// Of something whose length is not known.
+    /// Of something that has no measure.
     pub(crate) fn new(doing: &'static str) -> Progress {
         let bar = ProgressBar::new_spinner().with_message(doing);
-        bar.set_style(style("{spinner} {msg} {bytes} {elapsed}"));
+        bar.set_style(style("{spinner} {msg} {elapsed}"));
         if !bar.is_hidden() {
             bar.enable_steady_tick(Duration::from_millis(100));
         }
         Progress(bar)
+    }
+
+    /// Of something measured in bytes; how many there will be is said later, or never.
+    pub(crate) fn of_bytes(doing: &'static str) -> Progress {
+        let progress = Progress::new(doing);
+        progress.0.set_style(style("{spinner} {msg} {bytes} {elapsed}"));
+        progress
     }
 
     /// Says how many bytes there will be.

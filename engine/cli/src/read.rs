@@ -60,13 +60,16 @@ fn text(event: &Recorded) -> String {
     // JSON may hold control characters beyond ASCII, which a terminal would obey.
     let safe = |text: &str| text.replace(char::is_control, "\u{fffd}");
     let time = recorded::time_text(event).unwrap_or_else(|| time::text_of(event.commit_time()));
-    format!(
-        "{} {} {} {}",
+    let line = format!(
+        "{} {} {}",
         output::bold(format_args!("{:>5}", event.version())),
         output::dim(format_args!("{:<27}", safe(&time))),
         safe(event.event_type()),
-        output::dim(safe(&String::from_utf8_lossy(&data))),
-    )
+    );
+    match data.is_empty() {
+        true => line,
+        false => format!("{line} {}", output::dim(safe(&String::from_utf8_lossy(&data)))),
+    }
 }
 
 fn push_json(line: &mut Vec<u8>, event: &Recorded) {

@@ -1,6 +1,5 @@
 //! `annals verify`: every checksum, chain, version and, in log order, every condition.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use annals::{Problem, Verification};
@@ -11,7 +10,12 @@ use crate::output::{self, Output, Progress, counted};
 use crate::value;
 
 pub(crate) fn run(store: &StoreArguments, out: &mut Output) -> Result<ExitCode, Failure> {
-    let found = check(store.existing_directory()?)?;
+    let progress = Progress::of_bytes("verifying");
+    let found = annals::verify(store.existing_directory()?, |done, all| {
+        progress.expect_bytes(all);
+        progress.at(done);
+    })?;
+    drop(progress);
     if out.is_json() {
         out.bytes(&json(&found))?;
     } else {
@@ -26,15 +30,6 @@ pub(crate) fn run(store: &StoreArguments, out: &mut Output) -> Result<ExitCode, 
     out.flush()?;
     let problems = counted(found.problems.len() as u64, "problem");
     Err(Failure::Damage(format!("the store is damaged: {problems}")))
-}
-
-/// Reads the whole store and checks it.
-pub(crate) fn check(directory: &Path) -> Result<Verification, Failure> {
-    let progress = Progress::new("verifying");
-    Ok(annals::verify(directory, |done, all| {
-        progress.expect_bytes(all);
-        progress.at(done);
-    })?)
 }
 
 /// What was checked, in a line.

@@ -211,12 +211,6 @@ impl RecordEncoder {
         self.head_bytes() + self.body.len()
     }
 
-    /// How many parts it has.
-    #[must_use]
-    pub fn parts(&self) -> usize {
-        self.parts
-    }
-
     /// How many events it has.
     #[must_use]
     pub fn events(&self) -> u32 {

@@ -131,6 +131,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore)]
     fn shards_are_in_range_and_evenly_used() {
         for shards in [1, 2, 3, 7, crate::limits::SHARDS_MAX] {
             let mut keys = vec![0_u32; usize::from(shards)];

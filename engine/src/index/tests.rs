@@ -18,9 +18,9 @@ fn find(index: &Index, key: SlotKey<'_>) -> Option<SlotRef> {
 
 #[test]
 fn what_was_inserted_is_found_once_through_growth() {
-    let keys = if cfg!(miri) { 900 } else { 50_000_u32 };
+    let keys = if cfg!(miri) { 60 } else { 50_000_u32 };
     let index = Index::new(HASH_KEY);
-    assert!(index.is_empty());
+    assert_eq!((index.len(), index.iter().count()), (0, 0));
     assert_eq!(find(&index, SlotKey::Aggregate(b"k")), None);
     let mut slots = Vec::new();
     for n in 0..keys {
@@ -72,12 +72,12 @@ fn keys_that_differ_in_kind_length_or_zeroes_are_kept_apart_under_one_hash() {
             assert_eq!(index.find(hash, keys[nth]), Some(slot));
         }
     }
-    assert_eq!(index.find(2, keys[0]), None);
+    assert_eq!(index.find(3 << 48, keys[0]), None);
 }
 
 #[test]
 fn one_hash_for_more_keys_than_a_probe_is_long_fills_several_tables() {
-    let keys = if cfg!(miri) { 20 } else { PROBE_CELLS_MAX as u32 * 2 + 100 };
+    let keys = if cfg!(miri) { 40 } else { PROBE_CELLS_MAX as u32 * 2 + 100 };
     let index = Index::new(HASH_KEY);
     for n in 0..keys {
         assert!(index.insert(1 << 48, SlotKey::Aggregate(&n.to_le_bytes())).unwrap().1);
@@ -91,7 +91,7 @@ fn one_hash_for_more_keys_than_a_probe_is_long_fills_several_tables() {
 
 #[test]
 fn many_threads_agree_on_one_slot_for_each_key() {
-    let (threads, shared, own) = if cfg!(miri) { (3, 100, 230) } else { (8, 4_000, 2_000_u32) };
+    let (threads, shared, own) = if cfg!(miri) { (3, 20, 10) } else { (8, 4_000, 2_000_u32) };
     for round in 0..if cfg!(miri) { 1 } else { 8_u64 } {
         let index = Index::new(round);
         let start = Barrier::new(threads);

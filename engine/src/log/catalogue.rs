@@ -33,6 +33,7 @@ use crate::log::bytes::LogBytes;
 use crate::log::segment::{Files, Segment};
 use crate::log::tail::Span;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::watermark::Watermark;
 
 /// How much of a record is read at first from a file that is not mapped: most records whole.
 const PROBE_BYTES: usize = 1024;
@@ -59,7 +60,7 @@ pub struct Catalogue {
     block_bytes: u32,
     files: Files,
     snapshot: ArcSwap<Snapshot>,
-    watermark: AtomicU64,
+    watermark: Watermark,
     built: AtomicU64,
 }
 
@@ -155,7 +156,7 @@ impl Catalogue {
             block_bytes: facts.block_bytes,
             files: Files::new(facts.shard, facts.disk, facts.mapped),
             snapshot: ArcSwap::from_pointee(Snapshot { segments, spans: Vec::new() }),
-            watermark: AtomicU64::new(end.get()),
+            watermark: Watermark::new(end),
             built: AtomicU64::new(end.get()),
         }
     }
@@ -173,9 +174,7 @@ impl Catalogue {
     /// All below it is durable and published.
     #[inline]
     pub fn watermark(&self) -> Position {
-        // Acquire: pairs with the Release in `publish`, so that the slots, the snapshot and the bytes below it are
-        // visible with it.
-        Position::from_raw(self.watermark.load(Ordering::Acquire))
+        self.watermark.get()
     }
 
     /// How many segments there are.
@@ -194,13 +193,12 @@ impl Catalogue {
     /// Log writer: moves the watermark to the end of a flush that is durable, once its slots are published. In a new
     /// segment, that seals the one before.
     pub fn publish(&self, end: Position) {
-        let before = Position::from_raw(self.watermark.load(Ordering::Relaxed));
+        let before = self.watermark.get();
         debug_assert!(before <= end && end.get() <= self.built.load(Ordering::Relaxed));
         if before.segment() != end.segment() {
             self.seal(before);
         }
-        // Release: pairs with the Acquire in `watermark`.
-        self.watermark.store(end.get(), Ordering::Release);
+        self.watermark.publish(end);
     }
 
     /// Gives the active segment in which the log ended at `end` its sealed form.

@@ -56,3 +56,41 @@ impl Visit for Replay<'_> {
         jumped
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+    use crate::expect::Expect;
+    use crate::format::RecordEncoder;
+    use crate::id::SegmentId;
+
+    #[test]
+    fn slots_stand_as_the_log_left_them() {
+        let index = Index::new(3);
+        let mut replay = Replay::new(&index);
+        let at = |nth: u64| Position::new(SegmentId(1), nth as u32 * 8);
+        for version in 1..=130 {
+            let mut encoder = RecordEncoder::new();
+            encoder.begin_part(Role::Append, Expect::Any, b"a").unwrap();
+            encoder.push_event(&Event::new("Happened", "x")).unwrap();
+            encoder.begin_part(Role::Check, Expect::Absent, b"b").unwrap();
+            encoder.finish(Some((9, version + 1000))).unwrap();
+            encoder.set_version(0, version);
+            let bytes = [encoder.head(), encoder.body()].concat();
+            replay.record(&RecordView::parse_trusted(&bytes).unwrap(), at(version)).unwrap();
+        }
+        assert_eq!((replay.records, replay.events), (130, 130));
+        let find = |key: SlotKey<'_>| index.find(index.hash(key), key);
+        let slot = find(SlotKey::Aggregate(b"a")).unwrap();
+        assert_eq!((slot.version(), slot.head()), (130, at(130)));
+        assert_eq!((slot.last(), slot.skip()), (at(130), at(128)));
+        let client = find(SlotKey::Client(9, b"a")).unwrap();
+        assert_eq!(Some(client.version()), client_version(1130));
+        assert_eq!(client.head(), at(130));
+        // What was only checked leaves no trace.
+        assert!(find(SlotKey::Aggregate(b"b")).is_none());
+        assert!(find(SlotKey::Client(9, b"b")).is_none());
+        assert_eq!(index.len(), 2);
+    }
+}

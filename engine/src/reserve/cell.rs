@@ -6,7 +6,7 @@
 //! The cell is a thing of its own so that a kept ticket keeps no payload.
 
 use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::UnsafeCell;
+use crate::sync::{UnsafeCell, broken, ordering};
 use crate::sync::wake_word::WakeWord;
 use crate::sync::waker::AtomicWaker;
 use std::task::Waker;
@@ -80,7 +80,7 @@ impl<T, R> Cell<T, R> {
         self.answer.with_mut(|place| unsafe { *place = Some(answer) });
         // Release: the answer is visible before the state. Acquire: pairs with the Release in `poll`, so that a
         // waker whose registration came first is found.
-        let before = self.state.fetch_or(SETTLED, Ordering::AcqRel);
+        let before = self.state.fetch_or(SETTLED, ordering!(AcqRel, unless SettlesRelaxed));
         debug_assert_eq!(before & SETTLED, 0, "settled twice");
         if before & POLLED == 0 { None } else { self.waker.take() }
     }
@@ -108,9 +108,14 @@ impl<T, R> Cell<T, R> {
         if let Some(answer) = self.answer() {
             return Some(answer);
         }
-        self.waker.register(waker);
+        if !broken!(MarksFirst) {
+            self.waker.register(waker);
+        }
         // If `settle` comes first, the answer is seen below; if this does, `settle` sees the mark and takes the waker.
         let before = self.state.fetch_or(POLLED, Ordering::AcqRel);
-        if before & SETTLED == 0 { None } else { self.answer() }
+        if broken!(MarksFirst) {
+            self.waker.register(waker);
+        }
+        if broken!(PollsOnce) || before & SETTLED == 0 { None } else { self.answer() }
     }
 }

@@ -13,6 +13,7 @@
 
 use crate::id::Position;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::ordering;
 
 /// What a slot stands for. Both kinds live in one index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -134,13 +135,24 @@ impl Slot {
         Word(self.word.load(Ordering::Acquire))
     }
 
+    /// The tick, if nothing is pending.
+    #[cfg(loom)]
+    pub fn plain_tick(&self) -> Option<u64> {
+        self.word().unpack().ok()
+    }
+
     /// Replaces the word if it is still `seen`.
     #[inline]
     pub(crate) fn replace(&self, seen: Word, new: Word) -> Result<(), Word> {
         // Release: what the new word points to, or what was published before it, is visible with it. Acquire: so
         // that a failed exchange hands out a word that can be looked into.
         self.word
-            .compare_exchange(seen.0, new.0, Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(
+                seen.0,
+                new.0,
+                ordering!(AcqRel, unless InstallsRelaxed),
+                Ordering::Acquire,
+            )
             .map(|_| ())
             .map_err(Word)
     }
@@ -153,13 +165,13 @@ impl Slot {
 
     /// The position of the newest durable record. May lie above the watermark while a flush is being published.
     #[inline]
-    pub(crate) fn head(&self) -> Position {
+    pub fn head(&self) -> Position {
         Position::from_raw(self.head.load(Ordering::Acquire))
     }
 
     /// Log writer, and recovery: shows a durable version.
-    pub(crate) fn publish_version(&self, version: u64, head: Position) {
-        self.version.store(version, Ordering::Release);
+    pub fn publish_version(&self, version: u64, head: Position) {
+        self.version.store(version, ordering!(Release, unless PublishesRelaxed));
         self.head.store(head.get(), Ordering::Release);
     }
 
@@ -168,7 +180,8 @@ impl Slot {
         self.published.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_published(&self, tick: u64) {
+    /// Log writer: notes the tick last published.
+    pub fn set_published(&self, tick: u64) {
         self.published.store(tick, Ordering::Relaxed);
     }
 

@@ -10,6 +10,7 @@ use std::ptr::{self, NonNull};
 
 use super::write::{Write, WriteRef};
 use crate::sync::atomic::{AtomicPtr, Ordering};
+use crate::sync::ordering;
 
 /// See the module.
 #[derive(Debug)]
@@ -48,7 +49,8 @@ impl<P> Stack<P> {
             // SAFETY: nobody has seen the write yet.
             unsafe { (*raw).next.store(top, Ordering::Relaxed) };
             // Release: pairs with the Acquire in `take`: the write is visible before its address.
-            match self.top.compare_exchange_weak(top, raw, Ordering::Release, Ordering::Relaxed) {
+            let release = ordering!(Release, unless PushesRelaxed);
+            match self.top.compare_exchange_weak(top, raw, release, Ordering::Relaxed) {
                 // SAFETY: a box is never null.
                 Ok(_) => return Ok(WriteRef(unsafe { NonNull::new_unchecked(raw) })),
                 Err(seen) => top = seen,

@@ -13,6 +13,7 @@ use std::ptr::NonNull;
 
 use super::slot_ref::SlotRef;
 use crate::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
+use crate::sync::{broken, ordering, overwrite};
 
 /// What has become of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,6 +57,9 @@ impl<P> Entry<P> {
 
     /// The tick of the slot if the write is accepted.
     pub fn after(&self) -> u64 {
+        if broken!(ChecksWithoutTick) && self.version_after == self.version_before {
+            return self.before;
+        }
         self.before + 1
     }
 }
@@ -84,7 +88,7 @@ impl<P> Write<P> {
 
     /// Makes a spent write undecided and empty again. Its memory is kept.
     pub fn reset(&mut self) {
-        self.status = AtomicU8::new(Status::Undecided as u8);
+        overwrite(&mut self.status, Status::Undecided as u8);
         self.entries.clear();
     }
 
@@ -96,10 +100,13 @@ impl<P> Write<P> {
     /// Sorts the entries and ties them to the write. They do not change afterwards.
     pub fn seal(self: &mut Box<Self>) {
         let write: *const Write<P> = &raw const **self;
-        self.entries.sort_unstable_by_key(|entry| entry.slot.address());
         for entry in &mut self.entries {
             entry.write = write;
         }
+        if broken!(LeavesUnsorted) {
+            return;
+        }
+        self.entries.sort_unstable_by_key(|entry| entry.slot.address());
         debug_assert!(self.entries.windows(2).all(|pair| pair[0].slot.address() < pair[1].slot.address()));
     }
 
@@ -112,7 +119,7 @@ impl<P> Write<P> {
     #[inline]
     pub fn status(&self) -> Status {
         // Acquire: pairs with the Release in `settle`; whoever sees a decision sees what was decided on.
-        match self.status.load(Ordering::Acquire) {
+        match self.status.load(ordering!(Acquire, unless DecidesRelaxed)) {
             0 => Status::Undecided,
             1 => Status::Accepted,
             _ => Status::Rejected,

@@ -25,14 +25,21 @@ impl Doorbell {
     #[inline]
     #[must_use]
     pub fn must_wake(&self) -> bool {
-        fence(Ordering::SeqCst);
+        if !broken!(RingsUnfenced) {
+            fence(Ordering::SeqCst);
+        }
+        if broken!(RingsOnce) {
+            return self.asleep.swap(false, Ordering::Relaxed);
+        }
         self.asleep.load(Ordering::Relaxed)
     }
 
     /// Sleeper: sleeps with `sleep` unless `has_work`, asked after the announcement, finds something.
     pub fn sleep_unless(&self, has_work: impl FnOnce() -> bool, sleep: impl FnOnce()) {
         self.asleep.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        if !broken!(SleepsUnfenced) {
+            fence(Ordering::SeqCst);
+        }
         if !has_work() {
             sleep();
         }

@@ -118,14 +118,18 @@ impl Domain {
     /// The epoch to note for what is out of reach now.
     pub fn epoch(&self) -> u64 {
         // The fence orders taking the pointer out of reach before reading the epoch (rule 3).
-        fence(Ordering::SeqCst);
+        if !broken!(NotesUnfenced) {
+            fence(Ordering::SeqCst);
+        }
         self.epoch.load(Ordering::Relaxed)
     }
 
     /// Moves the epoch on if no guard holds it back, and returns it.
     pub fn advance(&self) -> u64 {
         let epoch = self.epoch.load(Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        if !broken!(AdvancesUnfenced) {
+            fence(Ordering::SeqCst);
+        }
         for participant in self.each() {
             let announced = participant.announced.load(Ordering::Relaxed);
             if announced != 0 && announced != epoch << 1 | 1 {
@@ -134,7 +138,9 @@ impl Domain {
         }
         // Acquire: pairs with the Release that ends a guard, so that what was read under it was read before the
         // memory is used again.
-        fence(Ordering::Acquire);
+        if !broken!(AdvancesBlindly) {
+            fence(Ordering::Acquire);
+        }
         match self.epoch.compare_exchange(epoch, epoch + 1, Ordering::Release, Ordering::Relaxed) {
             Ok(_) => epoch + 1,
             Err(seen) => seen,
@@ -171,7 +177,9 @@ impl<'d> Member<'d> {
         self.participant.announced.store(epoch << 1 | 1, Ordering::Relaxed);
         // Rule 1: pairs with the fence in `advance`. Either that one sees the announcement, or what follows here
         // sees all that was out of reach before it.
-        fence(Ordering::SeqCst);
+        if !broken!(PinsUnfenced) {
+            fence(Ordering::SeqCst);
+        }
         Guard { participant: self.participant, not_send: PhantomData }
     }
 }

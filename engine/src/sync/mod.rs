@@ -2,10 +2,42 @@
 //!
 //! Built with `--cfg loom`, the protocol modules run under the model checker unchanged.
 
+/// Whether a model has this broken on purpose; never, outside models.
+#[cfg(not(loom))]
+macro_rules! broken {
+    ($fault:ident) => {
+        false
+    };
+}
+
+#[cfg(loom)]
+macro_rules! broken {
+    ($fault:ident) => {
+        $crate::sync::fault::is($crate::sync::fault::Fault::$fault)
+    };
+}
+
+/// An ordering that a model may weaken to `Relaxed` on purpose.
+macro_rules! ordering {
+    ($ordering:ident, unless $fault:ident) => {
+        if $crate::sync::broken!($fault) {
+            $crate::sync::atomic::Ordering::Relaxed
+        } else {
+            $crate::sync::atomic::Ordering::$ordering
+        }
+    };
+}
+
+pub(crate) use {broken, ordering};
+
 pub mod doorbell;
 pub mod epoch;
+#[cfg(loom)]
+pub mod fault;
+pub mod permits;
 pub mod wake_word;
 pub mod waker;
+pub mod watermark;
 
 #[cfg(not(loom))]
 mod switch {
@@ -14,6 +46,11 @@ mod switch {
     pub(crate) use std::thread;
 
     pub(crate) use std::cell::UnsafeCell as RawCell;
+
+    /// Writes a word that the caller has to itself.
+    pub(crate) fn overwrite(word: &mut atomic::AtomicU8, value: u8) {
+        *word.get_mut() = value;
+    }
 
     /// A cell whose accesses the model checker sees.
     #[derive(Debug, Default)]
@@ -40,6 +77,11 @@ mod switch {
 mod switch {
     pub(crate) use loom::cell::UnsafeCell;
     pub(crate) use loom::sync::atomic;
+
+    /// Writes a word that the caller has to itself, which the model checker verifies.
+    pub(crate) fn overwrite(word: &mut atomic::AtomicU8, value: u8) {
+        word.with_mut(|word| *word = value);
+    }
 }
 
 pub(crate) use switch::*;

@@ -46,13 +46,17 @@ impl WakeWord {
     /// Before the look at the condition.
     pub fn register(&self) -> Registration<'_> {
         self.waiters.fetch_add(1, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        if !broken!(RegistersUnfenced) {
+            fence(Ordering::SeqCst);
+        }
         Registration { word: self, seen: self.word.load(Ordering::Relaxed) }
     }
 
     /// Wakes every registered waiter. The condition has been made true before.
     pub fn wake_all(&self) {
-        fence(Ordering::SeqCst);
+        if !broken!(WakesUnfenced) {
+            fence(Ordering::SeqCst);
+        }
         if self.waiters.load(Ordering::Relaxed) > 0 {
             self.sleep.change(|| self.word.fetch_add(1, Ordering::Relaxed));
             self.sleep.wake_all(&self.word);

@@ -196,7 +196,7 @@ impl LogWriter {
         self.quiet_since = None;
         let block = self.start.block_bytes;
         let Some(active) = &mut self.active else { return Ok(false) };
-        if active.offset + block <= active.end && self.links.intake.take_blocks(1) {
+        if active.offset + block <= active.end && self.links.intake.permits().withdraw(1) {
             self.building.blocks = 1;
         } else if !active.spare_used && active.offset == active.end {
             // The segment is full but for the block that is kept for this.
@@ -230,7 +230,7 @@ impl LogWriter {
         if let Some(active) = &self.active {
             // The rest of the segment leaves circulation first: if somebody has just taken permits, let them go on.
             let rest = i64::from((active.end - active.offset) / self.start.block_bytes);
-            if !self.links.intake.take_blocks(rest) {
+            if !self.links.intake.permits().withdraw(rest) {
                 return Ok(false);
             }
             self.building.blocks += rest;

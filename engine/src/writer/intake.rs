@@ -15,15 +15,15 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use crossbeam_utils::CachePadded;
 
-use super::request::{Payload, Request, Taken};
+use super::request::{Payload, Request};
 use crate::disk;
 use crate::error::{Error, ErrorKind};
 use crate::format::FLUSH_HEADER_BYTES;
-use crate::limits::HELD_BYTES_MAX;
 use crate::reserve::stack::{Batch, Stack};
 use crate::reserve::write::WriteRef;
 use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use crate::sync::doorbell::Doorbell;
+use crate::sync::permits::{Permits, Short, Taken};
 use crate::sync::wake_word::WakeWord;
 
 /// How often a caller that waits for room looks whether anybody still works on it.
@@ -38,13 +38,8 @@ pub(crate) struct Intake {
     waker: Arc<dyn disk::Waker>,
     /// The group that submissions join.
     group: CachePadded<AtomicU8>,
-    bytes: CachePadded<AtomicI64>,
-    blocks: CachePadded<AtomicI64>,
+    permits: Permits,
     block_bytes: usize,
-    /// Callers that wait for permits.
-    room: WakeWord,
-    /// Memory of spent requests that grace periods hold back.
-    held_bytes: AtomicU64,
     /// Nothing is in flight, placed or prepared.
     idle: AtomicBool,
     pub(crate) preparation: Preparation,
@@ -89,11 +84,8 @@ impl Intake {
             doorbell: CachePadded::new(Doorbell::new()),
             waker,
             group: CachePadded::new(AtomicU8::new(first_group)),
-            bytes: CachePadded::new(AtomicI64::new(in_flight_bytes as i64)),
-            blocks: CachePadded::new(AtomicI64::new(0)),
+            permits: Permits::new(in_flight_bytes as i64),
             block_bytes: block_bytes as usize,
-            room: WakeWord::new(),
-            held_bytes: AtomicU64::new(0),
             idle: AtomicBool::new(true),
             preparation: Preparation {
                 wanted: AtomicI64::new(0),
@@ -117,38 +109,10 @@ impl Intake {
     /// Takes permits, before anything is reserved.
     #[inline]
     pub(crate) fn acquire(&self, needed: Taken, patience: Patience) -> Result<(), Error> {
-        match self.try_acquire(needed) {
+        match self.permits.take(needed) {
             Ok(()) => Ok(()),
             Err(_) => self.acquire_slowly(needed, patience),
         }
-    }
-
-    /// Whether there were permits. A write larger than the limit on bytes passes when nothing else is in flight.
-    #[inline]
-    fn try_acquire(&self, needed: Taken) -> Result<(), Short> {
-        if self.held_bytes.load(Ordering::Relaxed) > HELD_BYTES_MAX as u64 {
-            return Err(Short::Held);
-        }
-        if self.bytes.fetch_sub(needed.bytes, Ordering::Relaxed) <= 0 {
-            self.bytes.fetch_add(needed.bytes, Ordering::Relaxed);
-            return Err(Short::Bytes);
-        }
-        let mut left = self.blocks.load(Ordering::Relaxed);
-        while left >= needed.blocks {
-            match self.blocks.compare_exchange_weak(
-                left,
-                left - needed.blocks,
-                // Acquire: pairs with the Release in `prepared`: whoever places a write finds the segment that its
-                // permits stand for.
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return Ok(()),
-                Err(seen) => left = seen,
-            }
-        }
-        self.bytes.fetch_add(needed.bytes, Ordering::Relaxed);
-        Err(Short::Blocks)
     }
 
     #[cold]
@@ -156,8 +120,8 @@ impl Intake {
         let mut idle_looks = 0;
         let mut asked_after = None;
         loop {
-            let room = self.room.register();
-            let short = match self.try_acquire(needed) {
+            let room = self.permits.room().register();
+            let short = match self.permits.take_after_look(needed) {
                 Ok(()) => return Ok(()),
                 Err(short) => short,
             };
@@ -179,12 +143,12 @@ impl Intake {
                 self.wake_writer();
             }
             if patience == Patience::Refuse {
-                return Err(short.busy());
+                return Err(busy(short));
             }
             if self.idle.load(Ordering::Relaxed) && !self.preparation.is_busy() {
                 idle_looks += 1;
                 if idle_looks > ROOM_LOOKS_IDLE_MAX {
-                    return Err(short.busy());
+                    return Err(busy(short));
                 }
             } else {
                 idle_looks = 0;
@@ -195,32 +159,11 @@ impl Intake {
 
     /// Gives permits back.
     pub(crate) fn release(&self, taken: Taken) {
-        if taken.bytes != 0 {
-            self.bytes.fetch_add(taken.bytes, Ordering::Relaxed);
-        }
-        if taken.blocks != 0 {
-            self.blocks.fetch_add(taken.blocks, Ordering::Relaxed);
-        }
-        self.room.wake_all();
+        self.permits.give_back(taken);
     }
 
-    /// Log writer: takes blocks out of circulation that nobody holds, if there are so many.
-    pub(crate) fn take_blocks(&self, blocks: i64) -> bool {
-        self.blocks
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-                (left >= blocks).then_some(left - blocks)
-            })
-            .is_ok()
-    }
-
-    /// Block permits that nobody holds.
-    pub(crate) fn blocks_left(&self) -> i64 {
-        self.blocks.load(Ordering::Relaxed)
-    }
-
-    /// Bytes that may still be submitted.
-    pub(crate) fn bytes_left(&self) -> i64 {
-        self.bytes.load(Ordering::Relaxed)
+    pub(crate) fn permits(&self) -> &Permits {
+        &self.permits
     }
 
     /// The group that a submission joins now.
@@ -267,20 +210,11 @@ impl Intake {
         self.idle.store(idle, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_held_bytes(&self, bytes: u64) {
-        self.held_bytes.store(bytes, Ordering::Relaxed);
-    }
-
-    /// Memory of spent requests that threads hold back.
-    pub(crate) fn held_bytes(&self) -> u64 {
-        self.held_bytes.load(Ordering::Relaxed)
-    }
-
     /// No more writes are taken, for this reason; the first reason stays. Returns what was submitted last.
     pub(crate) fn halt(&self, reason: Error) -> Batch<Payload> {
         let _first_stays = self.halt.set(reason);
         let last = self.stack.close();
-        self.room.wake_all();
+        self.permits.room().wake_all();
         last
     }
 
@@ -307,30 +241,19 @@ impl Intake {
 impl fmt::Debug for Intake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Intake")
-            .field("bytes_left", &self.bytes_left())
-            .field("blocks_left", &self.blocks_left())
+            .field("permits", &self.permits)
             .field("halted", &self.halt.get())
             .finish_non_exhaustive()
     }
 }
 
-/// Of what there is too little.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Short {
-    Bytes,
-    Blocks,
-    Held,
-}
-
-impl Short {
-    fn busy(self) -> Error {
-        let what = match self {
-            Short::Bytes => "as many bytes are in flight as `in_flight_bytes` allows",
-            Short::Blocks => "no space is prepared for the write yet",
-            Short::Held => "stalled threads hold back as much memory as is allowed",
-        };
-        Error::new(ErrorKind::Busy, format!("{what}: try again later"))
-    }
+fn busy(short: Short) -> Error {
+    let what = match short {
+        Short::Bytes => "as many bytes are in flight as `in_flight_bytes` allows",
+        Short::Blocks => "no space is prepared for the write yet",
+        Short::Held => "stalled threads hold back as much memory as is allowed",
+    };
+    Error::new(ErrorKind::Busy, format!("{what}: try again later"))
 }
 
 impl Preparation {
@@ -396,13 +319,13 @@ impl Intake {
         match blocks {
             Ok(blocks) => {
                 preparation.failure.store(None);
-                self.blocks.fetch_add(blocks, Ordering::Release);
+                self.permits.grant(blocks);
             }
             Err(failure) => preparation.failure.store(Some(Arc::new(failure))),
         }
         preparation.attempts.fetch_add(1, Ordering::Release);
         preparation.busy.store(false, Ordering::Relaxed);
-        self.room.wake_all();
+        self.permits.room().wake_all();
         self.wake_writer();
     }
 }

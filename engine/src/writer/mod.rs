@@ -74,7 +74,7 @@ impl Links {
     /// Whether somebody needs more blocks than the segment being filled and the prepared one have left together, so
     /// that the rest of the first has to be given up.
     fn early_roll_wanted(&self) -> bool {
-        self.intake.preparation.wanted() > self.intake.blocks_left()
+        self.intake.preparation.wanted() > self.intake.permits().blocks_left()
             && self.intake.preparation.is_ready()
     }
 
@@ -220,7 +220,7 @@ impl LogWriter {
             Ok(progress) => {
                 self.hand_over_wakers();
                 self.retirement.collect();
-                self.links.intake.set_held_bytes(self.retirement.held_bytes());
+                self.links.intake.permits().set_held_bytes(self.retirement.held_bytes());
                 if progress {
                     return Turn::Progress;
                 }

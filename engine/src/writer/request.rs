@@ -10,6 +10,7 @@ use crate::reserve::cell::Cell;
 use crate::reserve::decide::Look;
 use crate::reserve::slot_ref::SlotRef;
 use crate::reserve::write::Write;
+pub(crate) use crate::sync::permits::Taken;
 
 /// A write as the log writer takes it off the stack.
 pub(crate) type Request = Write<Payload>;
@@ -108,15 +109,6 @@ pub(crate) enum Kind {
     Record,
     /// It only checks, or only waits: it is settled when everything before it is durable.
     Watch,
-}
-
-/// Permits that one write holds.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub(crate) struct Taken {
-    /// Bytes in flight, until it is durable.
-    pub(crate) bytes: i64,
-    /// Prepared blocks, until it is placed.
-    pub(crate) blocks: i64,
 }
 
 impl Taken {
