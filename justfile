@@ -21,9 +21,6 @@ doc:
 test:
     .ci/run test
 
-internals:
-    .ci/run internals
-
 examples:
     .ci/run examples
 

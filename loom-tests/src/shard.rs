@@ -30,6 +30,7 @@ pub enum Part {
 }
 
 /// See the module.
+#[derive(Debug)]
 pub struct Shard {
     /// Who looks at slots.
     pub domain: Domain,
@@ -42,6 +43,8 @@ pub struct Shard {
     _index: Index,
     /// Every write that was submitted and not taken back, to be freed with the shard.
     submitted: Mutex<Vec<WriteRef<Payload>>>,
+    /// Every write that was taken back.
+    reused: Mutex<Vec<Box<Write<Payload>>>>,
 }
 
 impl Shard {
@@ -60,6 +63,7 @@ impl Shard {
             slots,
             _index: index,
             submitted: Mutex::new(Vec::new()),
+            reused: Mutex::new(Vec::new()),
         }
     }
 
@@ -120,8 +124,16 @@ impl Shard {
         // SAFETY: it was submitted and is in nobody's hands, says the caller; the model checks that.
         let mut write = unsafe { write.into_box() };
         write.reset();
-        let submitted = self.stack.push(write);
-        self.submitted.lock().unwrap().extend(submitted);
+        write.payload.with_mut(|name| {
+            // SAFETY: as above.
+            unsafe { *name = "reused" };
+        });
+        self.reused.lock().unwrap().push(write);
+    }
+
+    /// Whether anything was.
+    pub fn has_reused(&self) -> bool {
+        !self.reused.lock().unwrap().is_empty()
     }
 }
 
@@ -135,6 +147,7 @@ impl Drop for Shard {
 }
 
 /// The log writer of a [`Shard`]: places, publishes and clears, in order.
+#[derive(Debug)]
 pub struct LogWriter<'s> {
     shard: &'s Shard,
     /// The tick placed last, of each slot.
@@ -229,6 +242,7 @@ pub fn stop_at(step: &'static str, times: usize, work: impl FnOnce()) {
         }
     });
     let stopped = panic::catch_unwind(AssertUnwindSafe(work));
+    pause::on_this_thread(|_| ());
     if let Err(why) = stopped
         && !why.is::<Stopped>()
     {

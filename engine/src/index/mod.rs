@@ -183,6 +183,8 @@ impl Index {
     ///
     /// The key is longer than an aggregate's may be.
     pub fn insert(&self, hash: u64, key: SlotKey<'_>) -> Result<(SlotRef, bool), OutOfMemory> {
+        // The walk below meets every table, each end before the next start; so their lines are asked for together.
+        self.row.newest_first().for_each(|table| table.prefetch(hash));
         let mut made = None;
         for nth in 0..TABLES_MAX {
             let table = self.row.table_or_new(nth)?;
