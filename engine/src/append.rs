@@ -280,6 +280,7 @@ impl Shard {
         if !expect.holds(seen.version) {
             return Err(self.conflict(target.key, expect, seen));
         }
+        step!("encode");
         let mut request = pool::take();
         let plan = &mut request.payload.plan;
         plan.push(target.key, target.hash, expect, false);
@@ -322,11 +323,14 @@ impl Shard {
     ) -> Result<Considered, Error> {
         self.links.intake.check_open()?;
         self.locate(request, client);
+        step!("consider");
         let considered = epoch::pinned(|guard| self.consider(request, client, guard))?;
         if matches!(considered, Considered::Replay) {
             return Ok(considered);
         }
+        step!("acquire");
         self.take_permits(request, patience)?;
+        step!("make slots");
         if let Err(refused) = self.make_slots(request, client) {
             self.links.intake.release(request.payload.permits);
             return Err(refused);
@@ -401,7 +405,12 @@ impl Shard {
         Ok(Considered::Holds)
     }
 
+    /// What a condition that does not hold is told. A shard that takes no more writes says so instead: what it saw may
+    /// be a write that never became durable.
     fn conflict(&self, key: &[u8], expect: Expect, seen: Look) -> Error {
+        if let Err(closed) = self.links.intake.check_open() {
+            return closed;
+        }
         self.links.counters.count_conflict();
         Error::condition(key, expect, seen.version, seen.settled)
     }
@@ -414,14 +423,17 @@ impl Shard {
         patience: Patience,
     ) -> Result<Ticket, Error> {
         loop {
+            step!("attempt");
             match epoch::pinned(|guard| self.attempt_once(request, client, guard)) {
                 Attempted::Accepted(cell) => {
                     step!("wake");
                     self.links.intake.wake_writer();
+                    step!("answer");
                     return Ok(Ticket::new(cell));
                 }
                 Attempted::LostRace(again) => {
                     // The log writer has the permits of the lost attempt to give back.
+                    step!("wake after a lost race");
                     self.links.intake.wake_writer();
                     request = again;
                     if let Err(refused) = self.take_permits(&mut request, patience) {
@@ -448,6 +460,7 @@ impl Shard {
         client: Option<(u128, u64)>,
         guard: &Guard<'_>,
     ) -> Attempted {
+        step!("look again");
         match self.consider(&mut request, client, guard) {
             Ok(Considered::Holds) => {}
             Ok(Considered::Replay) => return Attempted::Replay(request),
@@ -457,17 +470,20 @@ impl Shard {
             return Attempted::Refused(request, refused);
         }
         request.seal();
+        step!("keep the cell");
         let cell = Arc::clone(&request.payload.cell);
         step!("submit");
         let submitted = match self.links.intake.push(request) {
             Ok(submitted) => submitted,
             Err(request) => return Attempted::Refused(request, self.closed()),
         };
+        step!("decide");
         // SAFETY: it was pushed under this guard, so its memory is not used again while the guard lives.
         let write = unsafe { submitted.get() };
         if decide::decide(write, guard) == Status::Accepted {
             return Attempted::Accepted(cell);
         }
+        step!("copy");
         let mut again = pool::take();
         again.payload.copy_from(&write.payload);
         Attempted::LostRace(again)
@@ -513,8 +529,10 @@ impl Shard {
         }
         set_asked(&mut request, |asked| asked.group = self.links.intake.group());
         let cell = Arc::clone(&request.payload.cell);
+        step!("submit a wait");
         match self.links.intake.push(request) {
             Ok(_) => {
+                step!("wake for a wait");
                 self.links.intake.wake_writer();
                 Ok(Ticket::replaying(cell, replay))
             }

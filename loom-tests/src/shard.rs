@@ -32,8 +32,8 @@ pub enum Part {
 /// See the module.
 #[derive(Debug)]
 pub struct Shard {
-    /// Who looks at slots.
-    pub domain: Domain,
+    /// Who looks at slots; without one, each guard has a domain of its own, and there are fewer interleavings.
+    domain: Option<Domain>,
     /// What was submitted.
     pub stack: Stack<Payload>,
     /// How far the log is published.
@@ -48,8 +48,17 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// So many slots, three at most.
+    /// So many slots, three at most. Memory is never used again.
     pub fn new(slots: usize) -> Shard {
+        Shard::build(slots, None)
+    }
+
+    /// As [`new`](Shard::new), with grace periods.
+    pub fn with_epochs(slots: usize) -> Shard {
+        Shard::build(slots, Some(Domain::new()))
+    }
+
+    fn build(slots: usize, domain: Option<Domain>) -> Shard {
         let index = Index::model(4, index::Fault::None);
         let keys = [b"x", b"y", b"z"];
         let mut slots: Vec<SlotRef> = (keys.iter().zip(1..).take(slots))
@@ -57,7 +66,7 @@ impl Shard {
             .collect();
         slots.sort();
         Shard {
-            domain: Domain::new(),
+            domain,
             stack: Stack::new(),
             watermark: Watermark::new(Position::START),
             slots,
@@ -69,9 +78,22 @@ impl Shard {
 
     /// Runs `look` under a guard of the calling thread.
     pub fn pinned<R>(&self, look: impl FnOnce(&Guard<'_>) -> R) -> R {
-        let member = self.domain.join();
+        let own = Domain::new();
+        let member = self.domain.as_ref().unwrap_or(&own).join();
         let guard = member.pin();
         look(&guard)
+    }
+
+    /// The domain of a shard with epochs.
+    pub fn domain(&self) -> &Domain {
+        self.domain.as_ref().expect("a shard with epochs")
+    }
+
+    /// Tries for a grace period; whether one has passed.
+    pub fn grace_passes(&self) -> bool {
+        let noted = self.domain().epoch();
+        self.domain().advance();
+        Domain::passed(noted, self.domain().advance())
     }
 
     /// What a slot is at.

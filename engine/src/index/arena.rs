@@ -59,11 +59,11 @@ impl Arena {
     }
 
     /// Makes a slot. It stays as long as the arena.
-    pub(super) fn slot(&self, hash: u64, key: SlotKey<'_>) -> Result<SlotRef, OutOfMemory> {
+    pub(super) fn slot(&self, key: SlotKey<'_>) -> Result<SlotRef, OutOfMemory> {
         assert!(key.bytes() <= SlotKey::BYTES_MAX, "keys are checked where they come in");
         let at = self.take(SlotRef::layout_bytes(key.bytes()))?;
         // SAFETY: `take` gave us that many bytes, aligned, which stay as long as the arena and so as the index.
-        Ok(key.joined(|kind, bytes| unsafe { SlotRef::init(at, kind, hash as u32, bytes) }))
+        Ok(key.joined(|kind, bytes| unsafe { SlotRef::init(at, kind, bytes) }))
     }
 
     /// Takes so many bytes, at most the largest slot, a multiple of its alignment.
@@ -188,13 +188,12 @@ mod tests {
                 } else {
                     SlotKey::Client(n as u128, key)
                 };
-                (key, arena.slot(n as u64, key).unwrap())
+                (key, arena.slot(key).unwrap())
             })
             .collect();
         for (n, (key, slot)) in slots.iter().enumerate() {
             assert!(slot.address().is_multiple_of(SlotRef::ALIGN));
             assert!(key.names(*slot), "slot {n}");
-            assert_eq!(slot.hash(), n as u32);
             assert_eq!(slot.key().len(), key.bytes());
         }
         assert!(arena.bytes() > 2 * CHUNK_BYTES_MIN, "more than one chunk was needed");

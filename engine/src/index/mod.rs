@@ -34,6 +34,7 @@ pub use self::key::{SlotKey, shard_of};
 use self::arena::Arena;
 use self::table::{End, LINE_CELLS, PROBE_CELLS_MAX, Table};
 use crate::reserve::slot_ref::SlotRef;
+use crate::reserve::step;
 use crate::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 /// Tables double, so this many outgrow any memory.
@@ -156,6 +157,7 @@ impl Index {
             }
             tagged &= tagged - 1;
         }
+        tables.clone().skip(EARLY_TABLES).for_each(|table| table.prefetch(hash));
         Index::walk(tables, hash, key)
     }
 
@@ -196,9 +198,11 @@ impl Index {
                     End::Empty(cell) if self.has_room(nth) => {
                         let slot = match made {
                             Some(slot) => slot,
-                            None => *made.insert(self.arena.slot(hash, key)?),
+                            None => *made.insert(self.arena.slot(key)?),
                         };
+                        step!("insert the slot");
                         if table::put(cell, hash, slot, self.row.shape.publish()) {
+                            step!("count the slot");
                             self.slots[nth].fetch_add(1, Ordering::Relaxed);
                             return Ok((slot, true));
                         }

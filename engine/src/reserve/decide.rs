@@ -96,6 +96,7 @@ pub fn look<P>(slot: SlotRef, guard: &Guard<'_>) -> Look {
         let word = slot.word();
         match standing::<P>(word, guard) {
             Standing::Tick(tick) => {
+                step!("look at the version");
                 let version = slot.version();
                 // The version is this tick's if nothing was installed meanwhile: it is written only while an entry
                 // that has it stands in the slot.
@@ -168,6 +169,7 @@ fn install<'g, P>(write: &Write<P>, guard: &'g Guard<'_>) -> Pass<'g, P> {
             }
             step!("install");
             if entry.slot.replace(word, ours).is_ok() {
+                step!("installed");
                 break;
             }
         }

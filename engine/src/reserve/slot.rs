@@ -36,7 +36,6 @@ pub struct Slot {
     published: AtomicU64,
     last: AtomicU64,
     skip: AtomicU64,
-    hash: u32,
     key_bytes: u16,
     kind: SlotKind,
 }
@@ -83,7 +82,7 @@ impl Slot {
     ///
     /// `at` is aligned for a slot and valid for writes of `layout_bytes(key.len())` bytes, which nobody else uses.
     /// The key is not longer than 16 bytes and the longest key of an aggregate.
-    pub(crate) unsafe fn init(at: *mut Slot, kind: SlotKind, hash: u32, key: &[u8]) {
+    pub(crate) unsafe fn init(at: *mut Slot, kind: SlotKind, key: &[u8]) {
         debug_assert!(key.len() <= crate::limits::KEY_BYTES_MAX + 16);
         let slot = Slot {
             word: AtomicU64::new(Word::plain(0).0),
@@ -92,7 +91,6 @@ impl Slot {
             published: AtomicU64::new(0),
             last: AtomicU64::new(0),
             skip: AtomicU64::new(0),
-            hash,
             key_bytes: key.len() as u16,
             kind,
         };
@@ -120,11 +118,6 @@ impl Slot {
 
     pub(crate) fn kind(&self) -> SlotKind {
         self.kind
-    }
-
-    /// The lower half of the key's hash.
-    pub(crate) fn hash(&self) -> u32 {
-        self.hash
     }
 
     /// The word now.

@@ -42,13 +42,13 @@ impl SlotRef {
     ///
     /// `at` is aligned to [`SlotRef::ALIGN`] and valid for writes of `layout_bytes(key.len())` bytes, which nobody
     /// else uses, for as long as any copy of the result is used. The key is not longer than [`Slot::init`] takes.
-    pub(crate) unsafe fn init(at: NonNull<u8>, kind: SlotKind, hash: u32, key: &[u8]) -> SlotRef {
+    pub(crate) unsafe fn init(at: NonNull<u8>, kind: SlotKind, key: &[u8]) -> SlotRef {
         // SAFETY: by the contract there is room for the witness, the slot and the key, aligned and ours alone.
         unsafe {
             let witness = at.cast::<Witness>();
             witness.write(Witness::new(()));
             let slot = at.add(WITNESS_BYTES).cast::<Slot>();
-            witness.as_ref().with_mut(|_| Slot::init(slot.as_ptr(), kind, hash, key));
+            witness.as_ref().with_mut(|_| Slot::init(slot.as_ptr(), kind, key));
             SlotRef(slot)
         }
     }

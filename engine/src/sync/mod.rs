@@ -45,7 +45,6 @@ mod switch {
     pub(crate) use std::sync::{Arc, Mutex};
     pub(crate) use std::thread;
 
-    pub(crate) use std::cell::UnsafeCell as RawCell;
 
     /// Writes a word that the caller has to itself.
     pub(crate) fn overwrite(word: &mut atomic::AtomicU8, value: u8) {
@@ -54,11 +53,11 @@ mod switch {
 
     /// A cell whose accesses the model checker sees.
     #[derive(Debug, Default)]
-    pub(crate) struct UnsafeCell<T>(RawCell<T>);
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
     impl<T> UnsafeCell<T> {
         pub(crate) const fn new(value: T) -> Self {
-            UnsafeCell(RawCell::new(value))
+            UnsafeCell(std::cell::UnsafeCell::new(value))
         }
 
         #[inline]

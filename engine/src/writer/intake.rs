@@ -20,6 +20,7 @@ use crate::disk;
 use crate::error::{Error, ErrorKind};
 use crate::format::FLUSH_HEADER_BYTES;
 use crate::reserve::stack::{Batch, Stack};
+use crate::reserve::step;
 use crate::reserve::write::WriteRef;
 use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use crate::sync::doorbell::Doorbell;
@@ -128,18 +129,19 @@ impl Intake {
             self.check_open()?;
             if short == Short::Blocks {
                 // An earlier attempt may have failed: ask anyway, so that the store goes on by itself when there is
-                // space again, and wait for what comes of this one.
+                // space again, and wait for what comes of an attempt that began after this call.
+                let under_way = self.preparation.busy.load(Ordering::Acquire);
                 let attempts = self.preparation.attempts.load(Ordering::Acquire);
                 let failure = self.preparation.failure.load_full();
-                let answered = asked_after.is_some_and(|before| before != attempts);
+                let asked_after = *asked_after.get_or_insert(attempts + u64::from(under_way));
                 match failure {
-                    Some(failure) if answered || patience == Patience::Refuse => {
+                    Some(failure) if patience == Patience::Refuse => {
                         self.preparation.ask(needed.blocks);
                         return Err(Error::clone(&failure));
                     }
+                    Some(failure) if attempts > asked_after => return Err(Error::clone(&failure)),
                     _ => self.preparation.ask(needed.blocks),
                 }
-                asked_after.get_or_insert(attempts);
                 self.wake_writer();
             }
             if patience == Patience::Refuse {
@@ -187,6 +189,7 @@ impl Intake {
     #[inline]
     pub(crate) fn wake_writer(&self) {
         if self.doorbell.must_wake() {
+            step!("ring");
             self.waker.wake();
         }
     }
@@ -292,7 +295,7 @@ impl Preparation {
             }
             let wanted = self.wanted.load(Ordering::Relaxed);
             if wanted > 0 && !self.is_ready() {
-                self.busy.store(true, Ordering::Relaxed);
+                self.busy.store(true, Ordering::Release);
                 return Some(wanted);
             }
             asked.sleep(None);
@@ -324,7 +327,7 @@ impl Intake {
             Err(failure) => preparation.failure.store(Some(Arc::new(failure))),
         }
         preparation.attempts.fetch_add(1, Ordering::Release);
-        preparation.busy.store(false, Ordering::Relaxed);
+        preparation.busy.store(false, Ordering::Release);
         self.permits.room().wake_all();
         self.wake_writer();
     }

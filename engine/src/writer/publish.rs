@@ -19,6 +19,8 @@ impl LogWriter {
         let progress = !completions.is_empty();
         for Completion { token, result } in completions.drain(..) {
             match result {
+                // A sync that succeeds after one that failed says nothing: the system may have dropped the bytes.
+                Ok(()) if failure.is_some() => {}
                 Ok(()) => {
                     if let Some(flight) =
                         self.flights.iter_mut().find(|flight| flight.sequence.0 == token)
@@ -148,7 +150,8 @@ impl LogWriter {
         for request in batch.chain(self.last.take().into_iter().flatten()).chain(last) {
             // SAFETY: a request that was taken off the stack is alive until the retirement frees it.
             let write = unsafe { request.get() };
-            if write.reject() == Status::Accepted {
+            // One without entries waits for the writes of others: nobody but the log writer decides it.
+            if write.reject() == Status::Accepted || write.entries().is_empty() {
                 let placed = Placed { request, position: Position::START };
                 self.fail(placed, &not_written, &unknown, &mut groups);
             } else {
