@@ -66,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let store = Store::open(folder.path())?;
 
     let placed = Event::new("OrderPlaced", r#"{"total":42}"#);
-    store.append("order-4821", Expect::Absent, [placed])?;
+    store.append("order-4821", Expect::Absent, [placed])?.wait()?;
     let paid = Event::new("OrderPaid", r#"{"amount":42}"#);
     store.append("order-4821", Expect::Version(1), [paid])?.wait()?;
 

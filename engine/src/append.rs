@@ -22,9 +22,9 @@ use crate::key;
 use crate::limits;
 use crate::read::RecordedWrite;
 use crate::reserve::decide::{self, Look};
-use crate::reserve::step;
 use crate::reserve::slot::client_version;
 use crate::reserve::slot_ref::SlotRef;
+use crate::reserve::step;
 use crate::reserve::write::{Entry, Status};
 use crate::shard::Shard;
 use crate::store::Store;
@@ -32,9 +32,7 @@ use crate::sync::epoch::{self, Guard};
 use crate::ticket::{Committed, Ticket};
 use crate::writer::intake::Patience;
 use crate::writer::pool;
-use crate::writer::request::{
-    Asked, Done, Kind, Payload, Plan, Request, Tag, Taken, TicketCell,
-};
+use crate::writer::request::{Asked, Done, Kind, Payload, Plan, Request, Tag, Taken, TicketCell};
 
 /// A write to one or several aggregates: all of it takes effect, or nothing.
 ///
@@ -185,7 +183,9 @@ fn add_part(
         record.push_event(&event).map_err(|e| refused(e, key))?;
     }
     if record.events() == before {
-        return Err(Error::invalid("an append has no events: expected one at least").with_keys([key]));
+        return Err(
+            Error::invalid("an append has no events: expected one at least").with_keys([key])
+        );
     }
     Ok(())
 }
@@ -224,7 +224,11 @@ fn refused(error: EncodeError, key: &[u8]) -> Error {
 }
 
 /// Completes the record of a write, and checks its size.
-fn finish(request: &mut Request, client: Option<(u128, u64)>, bytes_max: usize) -> Result<(), Error> {
+fn finish(
+    request: &mut Request,
+    client: Option<(u128, u64)>,
+    bytes_max: usize,
+) -> Result<(), Error> {
     if let Some((_, sequence)) = client
         && client_version(sequence).is_none()
     {
@@ -271,9 +275,8 @@ impl Shard {
         patience: Patience,
     ) -> Result<Ticket, Error> {
         let Some(first) = events.next() else {
-            return Err(
-                Error::invalid("an append has no events: expected one at least").with_keys([target.key])
-            );
+            return Err(Error::invalid("an append has no events: expected one at least")
+                .with_keys([target.key]));
         };
         let slot = target.slot.or_else(|| self.find(target.hash, SlotKey::Aggregate(target.key)));
         let seen = epoch::pinned(|guard| look_at(slot, guard));
@@ -513,8 +516,12 @@ impl Shard {
         patience: Patience,
     ) -> Result<Ticket, Error> {
         let plan = &request.payload.plan;
-        let keys: Vec<Box<[u8]>> =
-            plan.parts.iter().filter(|part| !part.check).map(|part| plan.key(part).into()).collect();
+        let keys: Vec<Box<[u8]>> = plan
+            .parts
+            .iter()
+            .filter(|part| !part.check)
+            .map(|part| plan.key(part).into())
+            .collect();
         let slot = plan.parts.iter().find_map(|part| part.client);
         let (Some((client, sequence)), Some(slot)) = (client, slot) else {
             pool::give(request);

@@ -210,7 +210,10 @@ impl Drop for Shard {
 
 impl fmt::Debug for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shard").field("id", &self.id).field("links", &self.links).finish_non_exhaustive()
+        f.debug_struct("Shard")
+            .field("id", &self.id)
+            .field("links", &self.links)
+            .finish_non_exhaustive()
     }
 }
 

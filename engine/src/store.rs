@@ -364,7 +364,8 @@ impl Store {
         if identity.shards == 1 {
             return Route { hash, shard: 0 };
         }
-        let by = identity.route.and_then(|separator| key.iter().position(|byte| *byte == separator));
+        let by =
+            identity.route.and_then(|separator| key.iter().position(|byte| *byte == separator));
         let routing = match by {
             Some(end) => SlotKey::Aggregate(&key[..end]).hash(identity.hash_key),
             None => hash,

@@ -96,10 +96,7 @@ fn check_stored(store: &Store, sent: &[Sent], context: &str) {
 fn check_after_fault(disk: &Arc<SimDisk>, store: Store, sent: &[Sent], context: &str) {
     let kinds: Vec<_> = sent.iter().map(Sent::kind).collect();
     let stopped = kinds.iter().any(|kind| {
-        matches!(
-            kind,
-            Some(ErrorKind::OutcomeUnknown | ErrorKind::NotWritten | ErrorKind::Stopped)
-        )
+        matches!(kind, Some(ErrorKind::OutcomeUnknown | ErrorKind::NotWritten | ErrorKind::Stopped))
     });
     for write in sent {
         let Err(error) = &write.outcome else { continue };
@@ -155,8 +152,9 @@ fn fail_each(op: Op, most: u64, short: bool) {
         for nth in 1..=most {
             for lasting in [false, true] {
                 let order = if nth % 2 == 0 { Order::Random } else { Order::Fifo };
-                let context =
-                    format!("{op:?} {nth}, lasting {lasting}, short {short}, {method:?}, {order:?}");
+                let context = format!(
+                    "{op:?} {nth}, lasting {lasting}, short {short}, {method:?}, {order:?}"
+                );
                 let disk = SimDisk::new(nth);
                 let store = open_sim(&small().durability(method), &disk).unwrap();
                 disk.set_order(order);
@@ -200,7 +198,10 @@ fn a_segment_that_cannot_be_prepared_refuses_writes_and_stops_nothing() {
             assert_eq!(refused.kind(), ErrorKind::Io, "{op:?}: {refused}");
         }
         disk.repair();
-        assert_eq!(store.append("a", Expect::Any, [numbered(2)]).unwrap().wait().unwrap().version(), 1);
+        assert_eq!(
+            store.append("a", Expect::Any, [numbered(2)]).unwrap().wait().unwrap().version(),
+            1
+        );
         drop(store);
         let store = open_sim(&small(), &disk).unwrap();
         assert_eq!(audit(&store).len(), 1);
@@ -219,7 +220,8 @@ fn nothing_that_completes_after_a_failure_is_acknowledged() {
             assert_eq!(disk.count(Op::Write) - writes, 4);
             disk.plan(fault(Op::Sync, 1, false));
             disk.set_order(Order::Random);
-            let outcomes: Vec<_> = tickets.iter().map(|ticket| ticket.wait_timeout(HOW_LONG)).collect();
+            let outcomes: Vec<_> =
+                tickets.iter().map(|ticket| ticket.wait_timeout(HOW_LONG)).collect();
             assert!(outcomes.iter().any(Result::is_err));
             let image = open_sim(&small(), &disk.clone_durable()).unwrap();
             let stored = audit(&image).len();
@@ -271,7 +273,8 @@ fn everyone_who_waits_is_woken_when_the_shard_stops() {
 
     let mut waiting = Vec::new();
     let tickets = in_flight.into_iter().map(|t| (t, ErrorKind::OutcomeUnknown));
-    let tickets = tickets.chain(queued.into_iter().chain([with_client]).map(|t| (t, ErrorKind::NotWritten)));
+    let tickets =
+        tickets.chain(queued.into_iter().chain([with_client]).map(|t| (t, ErrorKind::NotWritten)));
     for (index, (ticket, expected)) in tickets.enumerate() {
         waiting.push(thread::spawn(move || {
             let outcome = match index % 3 {
@@ -321,7 +324,10 @@ fn a_ticket_outlives_the_time_that_its_waiter_has() {
     let error = tickets[0].wait_timeout(Duration::from_millis(20)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
     assert!(start.elapsed() >= Duration::from_millis(19));
-    assert_eq!(tickets[0].wait_timeout(Duration::ZERO).unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+    assert_eq!(
+        tickets[0].wait_timeout(Duration::ZERO).unwrap_err().kind(),
+        ErrorKind::OutcomeUnknown
+    );
     assert!(!tickets[0].is_resolved());
     assert_eq!(store.version("a").unwrap(), 1, "a read shows what is durable");
     let conflict = store.append("a", Expect::Version(1), [numbered(2)]).unwrap_err();
@@ -411,13 +417,20 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_space_again() {
             assert_eq!(full.kind(), ErrorKind::Full, "at the first segment: {full}");
         }
         assert_eq!(store.version("a").unwrap(), 0);
-        assert_eq!(store.write().check("a", Expect::Absent).submit().unwrap().wait().unwrap().version(), 0);
+        assert_eq!(
+            store.write().check("a", Expect::Absent).submit().unwrap().wait().unwrap().version(),
+            0
+        );
         disk.set_capacity(IDENTITY_ROOM + (1 << 20));
 
         let data = vec![3u8; 3000];
         let mut tickets = Vec::new();
         let full = loop {
-            match store.append("a", Expect::Version(tickets.len() as u64), [Event::new("E", data.as_slice())]) {
+            match store.append(
+                "a",
+                Expect::Version(tickets.len() as u64),
+                [Event::new("E", data.as_slice())],
+            ) {
                 Ok(ticket) => tickets.push(ticket),
                 Err(error) => break error,
             }
@@ -430,9 +443,11 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_space_again() {
         let count = tickets.len() as u64;
         assert!(count > 200, "{count}: most of the segment is used; {full}");
         for _ in 0..3 {
-            let full = store.append("a", Expect::Any, [Event::new("E", data.as_slice())]).unwrap_err();
+            let full =
+                store.append("a", Expect::Any, [Event::new("E", data.as_slice())]).unwrap_err();
             assert_eq!(full.kind(), ErrorKind::Full, "{full}");
-            let full = store.try_append("a", Expect::Any, [Event::new("E", data.as_slice())]).unwrap_err();
+            let full =
+                store.try_append("a", Expect::Any, [Event::new("E", data.as_slice())]).unwrap_err();
             assert!(matches!(full.kind(), ErrorKind::Full | ErrorKind::Busy), "{full}");
         }
         let conflict = store.append("a", Expect::Absent, [numbered(0)]).unwrap_err();
@@ -446,7 +461,10 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_space_again() {
         let full = store.append("a", Expect::Any, [numbered(0)]).unwrap_err();
         assert_eq!(full.kind(), ErrorKind::Full, "{full}");
         disk.set_capacity(u64::MAX);
-        assert_eq!(store.append("a", Expect::Any, [numbered(0)]).unwrap().wait().unwrap().version(), count + 1);
+        assert_eq!(
+            store.append("a", Expect::Any, [numbered(0)]).unwrap().wait().unwrap().version(),
+            count + 1
+        );
         drop(store);
         let store = open_sim(&small(), &disk).unwrap();
         assert_eq!(audit(&store).len() as u64, count + 1);
@@ -493,7 +511,10 @@ fn a_read_that_fails_is_an_error_of_that_read() {
     assert!(store.log(0).any(|event| event.is_err()));
     disk.repair();
     assert_eq!(store.read("a").map(Result::unwrap).count(), 20);
-    assert_eq!(store.append("a", Expect::Version(20), [numbered(20)]).unwrap().wait().unwrap().version(), 21);
+    assert_eq!(
+        store.append("a", Expect::Version(20), [numbered(20)]).unwrap().wait().unwrap().version(),
+        21
+    );
 }
 
 #[test]

@@ -108,12 +108,10 @@ fn stop_at(kind: Kind, store: &Store, nth: usize, gate: &Gate) -> Stopped {
         let mut interferes = matches!(kind, Kind::Loser | Kind::WideLoser);
         pause::on_this_thread(move |step| {
             steps.push(step);
-            if std::mem::take(&mut interferes) && step == "submit" {
+            if step == "submit" && std::mem::take(&mut interferes) {
                 let others = others.clone();
                 let between = move || others.append("a", Expect::Any, [numbered(2)]).map(drop);
-                thread::spawn(between).join().unwrap().unwrap();
-            } else if step != "submit" {
-                interferes |= matches!(kind, Kind::Loser | Kind::WideLoser) && !steps.contains(&"submit");
+                let _closed_perhaps = thread::spawn(between).join().unwrap();
             }
             if steps.len() == nth + 1 {
                 let _nobody_listens = tell.send(steps.clone());
@@ -161,7 +159,8 @@ fn go_on(store: &Store, kind: Kind, client: u128) {
     for key in ["a", "b", "c", "new"] {
         append_at_version(store, key, 5);
     }
-    let checks = store.write().check("b", Expect::Exists).check("no", Expect::Absent).submit().unwrap();
+    let checks =
+        store.write().check("b", Expect::Exists).check("no", Expect::Absent).submit().unwrap();
     futures::executor::block_on(checks).unwrap();
     assert!(replayed(store, 6).unwrap().wait().unwrap().is_replay());
     if matches!(kind, Kind::Client | Kind::WideLoser) {
@@ -229,7 +228,10 @@ fn stall(kind: Kind, nth: usize, close_first: bool) -> bool {
     if close_first {
         let other = store.clone();
         in_time(&format!("closing, {context}"), move || other.close()).unwrap();
-        assert_eq!(store.append("a", Expect::Any, [numbered(9)]).unwrap_err().kind(), ErrorKind::Closed);
+        assert_eq!(
+            store.append("a", Expect::Any, [numbered(9)]).unwrap_err().kind(),
+            ErrorKind::Closed
+        );
     }
     gate.open();
     let outcome = in_time(&format!("the one that was stopped, {context}"), move || {
@@ -307,7 +309,8 @@ fn any_number_of_stopped_appends_hold_up_nobody() {
     gate.open();
     let mut landed = 0;
     for Stopped { thread, .. } in stopped {
-        let outcome = in_time("one that was stopped", move || thread.join().unwrap().and_then(|t| t.wait()));
+        let outcome =
+            in_time("one that was stopped", move || thread.join().unwrap().and_then(|t| t.wait()));
         match outcome {
             Ok(done) => landed += u64::from(!done.is_replay() && done.version() > 0),
             Err(error) => {
@@ -322,7 +325,11 @@ fn any_number_of_stopped_appends_hold_up_nobody() {
 }
 
 /// Stops a thread that holds permits for a write of several blocks.
-fn stop_with_permits(store: &Store, bytes: usize, gate: &Gate) -> JoinHandle<Result<Ticket, Error>> {
+fn stop_with_permits(
+    store: &Store,
+    bytes: usize,
+    gate: &Gate,
+) -> JoinHandle<Result<Ticket, Error>> {
     let (tell, told) = mpsc::channel();
     let (store, gate) = (store.clone(), gate.clone());
     let thread = thread::spawn(move || {
@@ -370,7 +377,8 @@ fn a_stopped_thread_with_permits_takes_no_more_than_those() {
     in_time("more of the largest", move || {
         for _ in 0..3 {
             let event = Event::new("E", vec![7u8; most - 500]);
-            let _busy_perhaps = others.append("others", Expect::Any, [event]).and_then(|t| t.wait());
+            let _busy_perhaps =
+                others.append("others", Expect::Any, [event]).and_then(|t| t.wait());
         }
     });
     assert!(files() <= before + 6, "{before} files became {}", files());
@@ -397,7 +405,10 @@ fn a_stopped_thread_with_all_permits_makes_others_busy() {
         others.append("a", Expect::Any, [numbered(2)]).map(drop).unwrap_err()
     });
     assert_eq!(busy.kind(), ErrorKind::Busy, "{busy}");
-    assert_eq!(store.append("a", Expect::Absent, [numbered(2)]).unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(
+        store.append("a", Expect::Absent, [numbered(2)]).unwrap_err().kind(),
+        ErrorKind::Conflict
+    );
     gate.open();
     in_time("the stopped one", move || stopped.join().unwrap().unwrap().wait()).unwrap();
     let done = store.append("a", Expect::Any, [numbered(2)]).unwrap();

@@ -28,7 +28,8 @@ fn accepted(statuses: &[Status]) -> usize {
 /// Runs an append that was decided on nothing, by a thread of its own.
 fn appends(shard: &Arc<Shard>, name: &'static str, slots: &'static [usize]) -> JoinHandle<Status> {
     spawn(shard, move |shard| {
-        let parts: Vec<Part> = slots.iter().map(|slot| Part::Append(*slot, Look::NOTHING)).collect();
+        let parts: Vec<Part> =
+            slots.iter().map(|slot| Part::Append(*slot, Look::NOTHING)).collect();
         shard.pinned(|guard| shard.append(name, &parts, guard))
     })
 }
@@ -444,7 +445,13 @@ enum Without {
 }
 
 /// A client's write: looks, submits and decides, until a condition fails.
-fn send(shard: &Shard, name: &'static str, expected: Option<u64>, sequence: u64, without: Without) -> Told {
+fn send(
+    shard: &Shard,
+    name: &'static str,
+    expected: Option<u64>,
+    sequence: u64,
+    without: Without,
+) -> Told {
     let client_says = |look: Look| match look.version.cmp(&(sequence + 1)) {
         Less => None,
         Equal => Some(Told::Replay),

@@ -65,7 +65,12 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// `Lock` and every `Queue` made with it are gone.
     fn lock(&self) -> io::Result<Arc<dyn Lock>>;
     /// A queue for one log writer. `depth` flushes at most are in flight.
-    fn queue(&self, lock: &Arc<dyn Lock>, depth: usize, method: SyncMethod) -> io::Result<Box<dyn Queue>>;
+    fn queue(
+        &self,
+        lock: &Arc<dyn Lock>,
+        depth: usize,
+        method: SyncMethod,
+    ) -> io::Result<Box<dyn Queue>>;
     /// Which durability method is faster here, measured with a few writes of one block each in a temporary file.
     fn probe(&self) -> io::Result<SyncMethod>;
     /// `"uring"`, `"blocking"` or `"sim"`: which kind of queue `queue` makes.

@@ -104,8 +104,8 @@ pub(crate) fn walk_log(
     let walked = Walk::new(source, &survey, mode, visit).run()?;
     let accepted = walked.accepted;
     let above = survey.kept.iter().filter(|kept| walk::is_above(kept.id(), accepted.as_ref()));
-    let above = above
-        .map(|kept| Leftover { name: FileName::Segment(kept.id()), bytes: kept.bytes });
+    let above =
+        above.map(|kept| Leftover { name: FileName::Segment(kept.id()), bytes: kept.bytes });
     let cut = walked.segments.last().filter(|last| u64::from(last.end) < last.bytes);
     Ok(Recovered {
         accepted,

@@ -23,8 +23,12 @@ impl<'a> Replay<'a> {
     }
 
     fn slot(&self, key: SlotKey<'_>) -> Result<SlotRef, Objection> {
+        let hash = self.index.hash(key);
+        if let Some(slot) = self.index.find(hash, key) {
+            return Ok(slot);
+        }
         self.index
-            .insert(self.index.hash(key), key)
+            .insert(hash, key)
             .map(|(slot, _)| slot)
             .map_err(|_| Objection::Failed(Error::out_of_memory("the index")))
     }

@@ -6,9 +6,9 @@
 //! The cell is a thing of its own so that a kept ticket keeps no payload.
 
 use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::{UnsafeCell, broken, ordering};
 use crate::sync::wake_word::WakeWord;
 use crate::sync::waker::AtomicWaker;
+use crate::sync::{UnsafeCell, broken, ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 

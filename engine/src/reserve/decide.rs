@@ -191,10 +191,9 @@ pub fn clear_rejected<P>(write: &Write<P>) -> bool {
         if entry.slot.word() != ours {
             return true;
         }
-        (broken!(SweepsUnpublished) || entry.slot.published() == entry.before)
-            && {
-                let _covered = entry.slot.replace(ours, Word::plain(entry.before));
-                true
-            }
+        (broken!(SweepsUnpublished) || entry.slot.published() == entry.before) && {
+            let _covered = entry.slot.replace(ours, Word::plain(entry.before));
+            true
+        }
     })
 }

@@ -51,7 +51,13 @@ unsafe impl<P: Send> Sync for Entry<P> {}
 
 impl<P> Entry<P> {
     /// An entry that is not yet part of a write.
-    pub fn new(slot: SlotRef, before: u64, version_before: u64, version_after: u64, tag: u32) -> Self {
+    pub fn new(
+        slot: SlotRef,
+        before: u64,
+        version_before: u64,
+        version_after: u64,
+        tag: u32,
+    ) -> Self {
         Entry { slot, before, version_before, version_after, tag, write: std::ptr::null() }
     }
 
@@ -107,7 +113,9 @@ impl<P> Write<P> {
             return;
         }
         self.entries.sort_unstable_by_key(|entry| entry.slot.address());
-        debug_assert!(self.entries.windows(2).all(|pair| pair[0].slot.address() < pair[1].slot.address()));
+        debug_assert!(
+            self.entries.windows(2).all(|pair| pair[0].slot.address() < pair[1].slot.address())
+        );
     }
 
     /// The entries, by address of their slots.

@@ -173,7 +173,11 @@ impl<'d> Member<'d> {
     #[inline]
     pub fn pin(&self) -> Guard<'_> {
         let epoch = self.domain.epoch.load(Ordering::Relaxed);
-        debug_assert_eq!(self.participant.announced.load(Ordering::Relaxed), 0, "a guard in a guard");
+        debug_assert_eq!(
+            self.participant.announced.load(Ordering::Relaxed),
+            0,
+            "a guard in a guard"
+        );
         self.participant.announced.store(epoch << 1 | 1, Ordering::Relaxed);
         // Rule 1: pairs with the fence in `advance`. Either that one sees the announcement, or what follows here
         // sees all that was out of reach before it.

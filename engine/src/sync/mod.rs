@@ -45,7 +45,6 @@ mod switch {
     pub(crate) use std::sync::{Arc, Mutex};
     pub(crate) use std::thread;
 
-
     /// Writes a word that the caller has to itself.
     pub(crate) fn overwrite(word: &mut atomic::AtomicU8, value: u8) {
         *word.get_mut() = value;

@@ -90,7 +90,8 @@ impl Permits {
             // Acquire: pairs with the Release in `grant`: whoever places a write finds the segment that its permits
             // stand for.
             let acquire = ordering!(Acquire, unless GrantsRelaxed);
-            match self.blocks.compare_exchange_weak(left, left - blocks, acquire, Ordering::Relaxed) {
+            match self.blocks.compare_exchange_weak(left, left - blocks, acquire, Ordering::Relaxed)
+            {
                 Ok(_) => return true,
                 Err(seen) => left = seen,
             }

@@ -26,21 +26,13 @@ pub struct Registration<'w> {
 impl WakeWord {
     #[cfg(not(loom))]
     pub(crate) const fn new() -> WakeWord {
-        WakeWord {
-            word: AtomicU32::new(0),
-            waiters: AtomicU32::new(0),
-            sleep: sleep::Sleep::new(),
-        }
+        WakeWord { word: AtomicU32::new(0), waiters: AtomicU32::new(0), sleep: sleep::Sleep::new() }
     }
 
     /// A word that nobody sleeps on.
     #[cfg(loom)]
     pub fn new() -> WakeWord {
-        WakeWord {
-            word: AtomicU32::new(0),
-            waiters: AtomicU32::new(0),
-            sleep: sleep::Sleep::new(),
-        }
+        WakeWord { word: AtomicU32::new(0), waiters: AtomicU32::new(0), sleep: sleep::Sleep::new() }
     }
 
     /// Before the look at the condition.

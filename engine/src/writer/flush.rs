@@ -113,12 +113,8 @@ impl LogWriter {
             &prepared.path,
             Arc::clone(&prepared.file),
         ));
-        self.active = Some(Active {
-            offset: prepared.header_bytes,
-            end,
-            spare_used: false,
-            prepared,
-        });
+        self.active =
+            Some(Active { offset: prepared.header_bytes, end, spare_used: false, prepared });
         self.links.intake.preparation.look_again();
         Ok(true)
     }

@@ -78,17 +78,21 @@ impl LogWriter {
         let filled = self.tail.filled();
         let grown = filled + record_bytes;
         let first = filled == FLUSH_HEADER_BYTES;
-        let segment = self.active.as_ref().map_or(0, |active| (active.end - active.offset) as usize);
+        let segment =
+            self.active.as_ref().map_or(0, |active| (active.end - active.offset) as usize);
         (first || grown <= FLUSH_BYTES_TARGET)
             && grown.next_multiple_of(self.block()) <= segment
             && record_bytes <= self.tail.room()
     }
 
-    fn write_record(&mut self, request: WriteRef<Payload>, write: &Write<Payload>) -> Result<(), Error> {
+    fn write_record(
+        &mut self,
+        request: WriteRef<Payload>,
+        write: &Write<Payload>,
+    ) -> Result<(), Error> {
         let Some(active) = &self.active else { return Err(broken("a record without a segment")) };
         let record = &write.payload.record;
-        let position =
-            Position::new(active.prepared.id, active.offset + self.tail.filled() as u32);
+        let position = Position::new(active.prepared.id, active.offset + self.tail.filled() as u32);
         let Some(place) = self.tail.extend(record.record_bytes()) else {
             return Err(broken("a record without room"));
         };

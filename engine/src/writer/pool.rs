@@ -168,8 +168,7 @@ impl Returns {
         }
         self.batch.push(request);
         if self.batch.len() == BATCH {
-            let empty =
-                EMPTIED.take().unwrap_or_else(|| Box::new(Batch::with_capacity(BATCH)));
+            let empty = EMPTIED.take().unwrap_or_else(|| Box::new(Batch::with_capacity(BATCH)));
             let full = std::mem::replace(&mut self.batch, empty);
             if let Some(mut refused) = SPENT.hang(full) {
                 refused.clear();
