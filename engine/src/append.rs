@@ -348,11 +348,21 @@ impl Shard {
             let mut part = plan.parts[index];
             let key = plan.key(&part);
             part.slot = part.slot.or_else(|| self.find(part.hash, SlotKey::Aggregate(key)));
-            part.client = client.filter(|_| !part.check).and_then(|(client, _)| {
-                let key = SlotKey::Client(client, key);
-                self.find(self.index.hash(key), key)
-            });
             plan.parts[index] = part;
+        }
+        if let Some((client, _)) = client {
+            self.locate_client(plan, client);
+        }
+    }
+
+    /// Looks up the slots of a client that are not known yet.
+    fn locate_client(&self, plan: &mut Plan, client: u128) {
+        for index in 0..plan.parts.len() {
+            let part = plan.parts[index];
+            if !part.check && part.client.is_none() {
+                let key = SlotKey::Client(client, plan.key(&part));
+                plan.parts[index].client = self.find(self.index.hash(key), key);
+            }
         }
     }
 
@@ -385,8 +395,8 @@ impl Shard {
         guard: &Guard<'_>,
     ) -> Result<Considered, Error> {
         let plan = &mut request.payload.plan;
-        if let Some((_, sequence)) = client
-            && consider_client(plan, sequence, guard)?
+        if let Some(client) = client
+            && self.consider_client(plan, client, guard)?
         {
             return Ok(Considered::Replay);
         }
@@ -398,14 +408,47 @@ impl Shard {
             }
             let part = *part;
             // The original of a retry may have landed between the two looks.
-            if let Some((_, sequence)) = client
-                && consider_client(plan, sequence, guard)?
-            {
-                return Ok(Considered::Replay);
+            if let Some(client) = client {
+                self.locate_client(plan, client.0);
+                if self.consider_client(plan, client, guard)? {
+                    return Ok(Considered::Replay);
+                }
             }
             return Err(self.conflict(plan.key(&part), part.expect, part.seen));
         }
         Ok(Considered::Holds)
+    }
+
+    /// What the client's slots say of a sequence: `true` if it is the newest on all of them, `false` if it is higher
+    /// than any seen.
+    fn consider_client(
+        &self,
+        plan: &mut Plan,
+        (client, sequence): (u128, u64),
+        guard: &Guard<'_>,
+    ) -> Result<bool, Error> {
+        let wanted = sequence + 1;
+        // The original may take effect between the looks at two slots, or make them after they were looked up. What is
+        // still mixed the second time was so at one moment, since sequences only grow.
+        for _look in 0..2 {
+            let (mut all, mut higher, mut newest) = (0, 0, 0);
+            for part in plan.parts.iter_mut().filter(|part| !part.check) {
+                part.client_seen = look_at(part.client, guard);
+                all += 1;
+                higher += usize::from(part.client_seen.version < wanted);
+                newest += usize::from(part.client_seen.version == wanted);
+            }
+            if higher == all {
+                return Ok(false);
+            }
+            if newest == all {
+                return Ok(true);
+            }
+            self.locate_client(plan, client);
+        }
+        let seen =
+            plan.parts.iter().filter(|part| !part.check && part.client_seen.version >= wanted);
+        Err(unanswerable(sequence).with_keys(seen.map(|part| plan.key(part))))
     }
 
     /// What a condition that does not hold is told. A shard that takes no more writes says so instead: what it saw may
@@ -564,27 +607,6 @@ enum Attempted {
 #[inline]
 fn look_at(slot: Option<SlotRef>, guard: &Guard<'_>) -> Look {
     slot.map_or(Look::NOTHING, |slot| decide::look::<Payload>(slot, guard))
-}
-
-/// What the client's slots say of a sequence: `true` if it is the newest on all of them, `false` if it is higher than
-/// any seen.
-fn consider_client(plan: &mut Plan, sequence: u64, guard: &Guard<'_>) -> Result<bool, Error> {
-    let wanted = sequence + 1;
-    let (mut all, mut higher, mut newest) = (0, 0, 0);
-    for part in plan.parts.iter_mut().filter(|part| !part.check) {
-        part.client_seen = look_at(part.client, guard);
-        all += 1;
-        higher += usize::from(part.client_seen.version < wanted);
-        newest += usize::from(part.client_seen.version == wanted);
-    }
-    if higher == all {
-        return Ok(false);
-    }
-    if newest == all {
-        return Ok(true);
-    }
-    let seen = plan.parts.iter().filter(|part| !part.check && part.client_seen.version >= wanted);
-    Err(unanswerable(sequence).with_keys(seen.map(|part| plan.key(part))))
 }
 
 fn unanswerable(sequence: u64) -> Error {

@@ -108,6 +108,7 @@ impl Shard {
             shard: id,
             block_bytes: identity.block_bytes,
             window: options.flush_window,
+            capacity_blocks: capacity_blocks(identity),
             accepted: recovered.accepted,
         };
         let tail = Tail::new(Arc::clone(&catalogue), identity.block_bytes, options.tail_bytes);
@@ -227,7 +228,7 @@ fn prepare(links: &Links, mut preparer: Preparer, capacity_blocks: i64) -> Prepa
         let outcome = preparer.prepare(bytes).map(|prepared| {
             let whole = prepared.bytes - u64::from(prepared.header_bytes);
             let blocks = (whole / u64::from(block_bytes)) as i64 - 1;
-            links.hand_over(prepared);
+            links.hand_over(prepared, blocks);
             blocks
         });
         if let Err(error) = &outcome {

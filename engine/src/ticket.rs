@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::append::Replay;
 use crate::error::{Error, ErrorKind};
 use crate::id::Position;
+use crate::writer::cells::Held;
 use crate::writer::groups;
 use crate::writer::request::{Done, TicketCell};
 
@@ -19,19 +20,19 @@ use crate::writer::request::{Done, TicketCell};
 /// thread ([`wait`](Ticket::wait)), or await it on any executor. Dropping it takes nothing back.
 #[must_use = "a write is durable only when its ticket resolves"]
 pub struct Ticket {
-    cell: Arc<TicketCell>,
+    cell: Held,
     /// The write was made before: what it answers is looked up in the log.
     replay: Option<Box<Replay>>,
 }
 
 impl Ticket {
     pub(crate) fn new(cell: Arc<TicketCell>) -> Ticket {
-        Ticket { cell, replay: None }
+        Ticket { cell: Held::new(cell), replay: None }
     }
 
     /// A ticket for a write that was made before, to be looked up once the cell is settled.
     pub(crate) fn replaying(cell: Arc<TicketCell>, replay: Replay) -> Ticket {
-        Ticket { cell, replay: Some(Box::new(replay)) }
+        Ticket { cell: Held::new(cell), replay: Some(Box::new(replay)) }
     }
 
     /// Waits until the write is durable.
@@ -71,7 +72,7 @@ impl Ticket {
         match (answer, &self.replay) {
             (Err(error), _) => Err(error.clone()),
             (Ok(done), None) => {
-                Ok(Committed { cell: Arc::clone(&self.cell), done: *done, replay: false })
+                Ok(Committed { cell: self.cell.clone(), done: *done, replay: false })
             }
             (Ok(_), Some(replay)) => replay.look_up(),
         }
@@ -109,14 +110,14 @@ impl fmt::Debug for Ticket {
 /// A write that is durable.
 #[derive(Clone)]
 pub struct Committed {
-    cell: Arc<TicketCell>,
+    cell: Held,
     done: Done,
     replay: bool,
 }
 
 impl Committed {
     pub(crate) fn replayed(cell: Arc<TicketCell>, done: Done) -> Committed {
-        Committed { cell, done, replay: true }
+        Committed { cell: Held::new(cell), done, replay: true }
     }
 
     /// The version that the write brought its first aggregate to; 0 if it only checked.

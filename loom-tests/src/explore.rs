@@ -1,6 +1,8 @@
 //! Running a model, as it is and broken.
 
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::task::{Wake, Waker};
 
 use annals::internals::sync::fault::{self, Fault};
 use loom::sync::{Condvar, Mutex};
@@ -69,5 +71,23 @@ impl Bell {
 impl Default for Bell {
     fn default() -> Bell {
         Bell::new()
+    }
+}
+
+/// A task's thread: polls until there is something, and sleeps until the waker is called.
+pub fn block_on<T>(mut poll: impl FnMut(&Waker) -> Option<T>) -> T {
+    let bell = Arc::new(Bell::new());
+    let waker = Waker::from(Arc::clone(&bell));
+    loop {
+        if let Some(something) = poll(&waker) {
+            return something;
+        }
+        bell.sleep();
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.ring();
     }
 }

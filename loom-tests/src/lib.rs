@@ -14,6 +14,6 @@ mod shard;
 #[cfg(loom)]
 pub use {
     annals::internals::sync::fault::Fault,
-    explore::{Bell, broken, explore, holds},
+    explore::{Bell, block_on, broken, explore, holds},
     shard::{LogWriter, Part, Payload, Shard, stop_at},
 };

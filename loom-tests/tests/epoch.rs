@@ -93,33 +93,48 @@ fn m14_broken_an_announcement_without_a_fence() {
 }
 
 #[test]
-fn m14_broken_announcements_looked_at_without_a_fence() {
-    broken(Fault::AdvancesUnfenced, 4, "Causality violation", a_reuse_beside_a_guard(2));
-}
-
-#[test]
 fn m14_broken_the_end_of_a_guard_not_acquired() {
     broken(Fault::AdvancesBlindly, 4, "Causality violation", a_reuse_beside_a_guard(2));
 }
 
-/// M14. A guard that begins while the epoch moves on twice: either it holds the epoch back, or it finds nothing that is
-/// used again. Two threads move the epoch.
+/// M14. Another thread moves the epoch on twice meanwhile, so that the fences of the one that waits for the grace period
+/// do not stand in for its own.
+fn another_moves_the_epoch() {
+    let places = Arc::new(Places::new());
+    let writer = {
+        let places = Arc::clone(&places);
+        thread::spawn(move || places.reuse(2))
+    };
+    let mover = {
+        let places = Arc::clone(&places);
+        thread::spawn(move || {
+            places.domain.advance();
+            places.domain.advance();
+        })
+    };
+    places.look();
+    writer.join().unwrap();
+    mover.join().unwrap();
+}
+
 #[test]
-fn m14_two_threads_move_the_epoch() {
-    holds(2, || {
-        let places = Arc::new(Places::new());
-        let mover = {
-            let places = Arc::clone(&places);
-            thread::spawn(move || places.domain.advance())
-        };
-        let writer = {
-            let places = Arc::clone(&places);
-            thread::spawn(move || places.reuse(2))
-        };
-        places.look();
-        writer.join().unwrap();
-        mover.join().unwrap();
-    });
+fn m14_another_moves_the_epoch() {
+    holds(2, another_moves_the_epoch);
+}
+
+#[test]
+fn m14_broken_an_epoch_taken_from_another_without_what_it_saw() {
+    broken(Fault::LosesRelaxed, 2, "Causality violation", another_moves_the_epoch);
+}
+
+#[test]
+fn m14_broken_the_epoch_noted_without_a_fence() {
+    broken(Fault::NotesUnfenced, 2, "Causality violation", another_moves_the_epoch);
+}
+
+#[test]
+fn m14_broken_announcements_looked_at_without_a_fence() {
+    broken(Fault::AdvancesUnfenced, 2, "Causality violation", another_moves_the_epoch);
 }
 
 /// When the log writer of a model uses a published write again.
@@ -163,6 +178,31 @@ fn m14_an_owner_beside_the_log_writer() {
 #[test]
 fn m14_broken_reused_when_it_is_published() {
     broken(None, 3, "Causality violation", an_owner_beside_the_log_writer(Reuse::AtOnce));
+}
+
+/// M14. A thread looks twice, and may have begun its second guard when the epoch moves on: what it did under the first
+/// is over all the same.
+fn a_guard_after_a_guard() {
+    let places = Arc::new(Places::new());
+    let looker = {
+        let places = Arc::clone(&places);
+        thread::spawn(move || {
+            places.look();
+            places.look();
+        })
+    };
+    places.reuse(2);
+    looker.join().unwrap();
+}
+
+#[test]
+fn m14_a_guard_after_a_guard() {
+    holds(4, a_guard_after_a_guard);
+}
+
+#[test]
+fn m14_broken_an_announcement_that_hides_the_end_before_it() {
+    broken(Fault::AnnouncesRelaxed, 4, "Causality violation", a_guard_after_a_guard);
 }
 
 /// M14. A place in the domain that one thread leaves is taken by another, which announces itself there.

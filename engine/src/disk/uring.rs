@@ -286,7 +286,8 @@ impl UringQueue {
     /// Drains the ring, then acts on each completion.
     fn harvest(&mut self) {
         self.drain();
-        for (data, result) in mem::take(&mut self.arrived) {
+        let mut arrived = mem::take(&mut self.arrived);
+        for (data, result) in arrived.drain(..) {
             if data == WAKE {
                 match -result {
                     error if error <= 0 || matches!(error, libc::EINTR | libc::EAGAIN) => {
@@ -310,6 +311,7 @@ impl UringQueue {
                 self.settle(slot);
             }
         }
+        self.arrived = arrived;
         if let State::Broken(error) = self.state {
             self.give_up(error);
         }

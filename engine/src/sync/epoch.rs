@@ -136,12 +136,15 @@ impl Domain {
                 return epoch;
             }
         }
-        // Acquire: pairs with the Release that ends a guard, so that what was read under it was read before the
-        // memory is used again.
+        // Acquire: pairs with the Release that ends a guard or begins the next one, so that what was read under it was
+        // read before the memory is used again.
         if !broken!(AdvancesBlindly) {
             fence(Ordering::Acquire);
         }
-        match self.epoch.compare_exchange(epoch, epoch + 1, Ordering::Release, Ordering::Relaxed) {
+        // Release: pairs with the load of whoever goes on from here, which a fence follows, and with the Acquire: whoever
+        // learns of an epoch learns of the guards whose end let it come.
+        let acquire = ordering!(Acquire, unless LosesRelaxed);
+        match self.epoch.compare_exchange(epoch, epoch + 1, Ordering::Release, acquire) {
             Ok(_) => epoch + 1,
             Err(seen) => seen,
         }
@@ -178,7 +181,10 @@ impl<'d> Member<'d> {
             0,
             "a guard in a guard"
         );
-        self.participant.announced.store(epoch << 1 | 1, Ordering::Relaxed);
+        // Release: `advance` may see this instead of the end of the guard before. What was read under that one was read
+        // before, then too.
+        let release = ordering!(Release, unless AnnouncesRelaxed);
+        self.participant.announced.store(epoch << 1 | 1, release);
         // Rule 1: pairs with the fence in `advance`. Either that one sees the announcement, or what follows here
         // sees all that was out of reach before it.
         if !broken!(PinsUnfenced) {

@@ -31,6 +31,8 @@ pub enum Fault {
     RingsOnce,
     /// A sleeper looks for work without fencing first.
     SleepsUnfenced,
+    /// A waiter sees that it was woken already, and not what for.
+    RegistersRelaxed,
     /// A waiter looks at its condition without fencing first.
     RegistersUnfenced,
     /// A waker looks for waiters without fencing first.
@@ -41,10 +43,14 @@ pub enum Fault {
     PollsOnce,
     /// A task marks the cell before it registers.
     MarksFirst,
+    /// A guard's announcement does not say that the guard before is over.
+    AnnouncesRelaxed,
     /// A guard's announcement is not fenced.
     PinsUnfenced,
     /// The epoch moves on after a look at announcements that no fence precedes.
     AdvancesUnfenced,
+    /// Whoever loses the race to move the epoch on does not acquire what the winner has seen.
+    LosesRelaxed,
     /// The epoch moves on without acquiring the end of guards.
     AdvancesBlindly,
     /// The epoch is noted without a fence.

@@ -41,7 +41,10 @@ impl WakeWord {
         if !broken!(RegistersUnfenced) {
             fence(Ordering::SeqCst);
         }
-        Registration { word: self, seen: self.word.load(Ordering::Relaxed) }
+        // Acquire: pairs with the fence in `wake_all`. A word that has changed already won't change again for the same
+        // condition, so the look must see the condition then.
+        let acquire = ordering!(Acquire, unless RegistersRelaxed);
+        Registration { word: self, seen: self.word.load(acquire) }
     }
 
     /// Wakes every registered waiter. The condition has been made true before.
@@ -65,6 +68,11 @@ impl Registration<'_> {
 
 impl Drop for Registration<'_> {
     fn drop(&mut self) {
+        // A model that has failed takes its threads down where they stand.
+        #[cfg(loom)]
+        if std::thread::panicking() {
+            return;
+        }
         self.word.waiters.fetch_sub(1, Ordering::Relaxed);
     }
 }

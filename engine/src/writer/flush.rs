@@ -220,23 +220,28 @@ impl LogWriter {
 
     /// Leaves the segment early if somebody needs more blocks than it and the prepared one have together.
     pub(super) fn roll_early(&mut self) -> Result<bool, Error> {
-        if !self.is_quiet() || !self.links.early_roll_wanted() {
+        let rest = self.rest_blocks();
+        if !self.is_quiet() || !self.links.early_roll_wanted(rest, self.start.capacity_blocks) {
             return Ok(false);
         }
-        if let Some(active) = &self.active {
-            // The rest of the segment leaves circulation first: if somebody has just taken permits, let them go on.
-            let rest = i64::from((active.end - active.offset) / self.start.block_bytes);
-            if !self.links.intake.permits().withdraw(rest) {
-                return Ok(false);
-            }
-            self.building.blocks += rest;
+        // The rest of the segment leaves circulation first: if somebody has just taken permits, let them go on.
+        if !self.links.intake.permits().withdraw(rest) {
+            return Ok(false);
         }
+        self.building.blocks += rest;
         let rolled = self.roll()?;
         if !rolled {
             self.links.intake.release(Taken { bytes: 0, blocks: self.building.blocks });
         }
         self.building.blocks = 0;
         Ok(rolled)
+    }
+
+    /// How many blocks of records the segment being filled can still take.
+    pub(super) fn rest_blocks(&self) -> i64 {
+        let rest =
+            |active: &Active| i64::from((active.end - active.offset) / self.start.block_bytes);
+        self.active.as_ref().map_or(0, rest)
     }
 
     pub(super) fn block(&self) -> usize {

@@ -53,8 +53,8 @@ pub(crate) struct Preparation {
     /// The most block permits that somebody lacks; 0 if nobody does.
     wanted: AtomicI64,
     word: WakeWord,
-    /// A segment is prepared and not yet taken.
-    ready: AtomicBool,
+    /// How many blocks the segment has that is prepared and not yet taken; 0 if there is none.
+    ready: AtomicI64,
     /// A segment is being prepared.
     busy: AtomicBool,
     /// How many attempts have ended.
@@ -91,7 +91,7 @@ impl Intake {
             preparation: Preparation {
                 wanted: AtomicI64::new(0),
                 word: WakeWord::new(),
-                ready: AtomicBool::new(false),
+                ready: AtomicI64::new(0),
                 busy: AtomicBool::new(false),
                 attempts: AtomicU64::new(0),
                 failure: ArcSwapOption::empty(),
@@ -279,11 +279,16 @@ impl Preparation {
 
     /// Whether the segment that comes next is prepared.
     pub(crate) fn is_ready(&self) -> bool {
+        self.ready_blocks() > 0
+    }
+
+    /// How many blocks that has.
+    pub(crate) fn ready_blocks(&self) -> i64 {
         self.ready.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_ready(&self, ready: bool) {
-        self.ready.store(ready, Ordering::Relaxed);
+    pub(super) fn set_ready(&self, blocks: i64) {
+        self.ready.store(blocks, Ordering::Relaxed);
     }
 
     /// The preparing thread: waits until somebody asks for more than is prepared. `None` when it is over.

@@ -20,6 +20,7 @@
 //! * Flushes are published in order, and nothing after one that failed.
 //! * A cell is settled once: when its flush is published, or when the shard stops.
 
+pub(crate) mod cells;
 mod flush;
 pub(crate) mod groups;
 pub(crate) mod intake;
@@ -76,23 +77,27 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// Whether somebody needs more blocks than the segment being filled and the prepared one have left together, so
-    /// that the rest of the first has to be given up.
-    fn early_roll_wanted(&self) -> bool {
-        self.intake.preparation.wanted() > self.intake.permits().blocks_left()
-            && self.intake.preparation.is_ready()
+    /// Whether somebody needs more blocks than the segment being filled, which has `rest` left, and the prepared one
+    /// have together, so that the rest of the first has to be given up: if nobody holds permits for it, and if the
+    /// segment that is prepared in its place brings more.
+    fn early_roll_wanted(&self, rest: i64, capacity_blocks: i64) -> bool {
+        let Intake { preparation, .. } = &self.intake;
+        let (wanted, left) = (preparation.wanted(), self.intake.permits().blocks_left());
+        let most = wanted.min(capacity_blocks);
+        let ready = preparation.ready_blocks();
+        wanted > left && left >= rest && ready > 0 && (rest < most || ready < most)
     }
 
     /// The preparing thread: hands over the segment that comes next.
-    pub(crate) fn hand_over(&self, prepared: Prepared) {
+    pub(crate) fn hand_over(&self, prepared: Prepared, blocks: i64) {
         *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) = Some(prepared);
-        self.intake.preparation.set_ready(true);
+        self.intake.preparation.set_ready(blocks);
     }
 
     /// Takes the segment that comes next, if it is prepared.
     pub(crate) fn take_prepared(&self) -> Option<Prepared> {
         let taken = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.intake.preparation.set_ready(false);
+        self.intake.preparation.set_ready(0);
         taken
     }
 }
@@ -104,6 +109,8 @@ pub(crate) struct Start {
     pub(crate) shard: ShardId,
     pub(crate) block_bytes: u32,
     pub(crate) window: usize,
+    /// The most blocks of records that a segment can hold.
+    pub(crate) capacity_blocks: i64,
     /// The last flush that recovery accepted.
     pub(crate) accepted: Option<AcceptedEnd>,
 }
@@ -303,6 +310,7 @@ impl LogWriter {
         } else {
             None
         };
+        let (rest, capacity) = (self.rest_blocks(), self.start.capacity_blocks);
         let LogWriter { links, queue, completions, .. } = self;
         if self.flights.len() == self.start.window && self.last.is_none() {
             // Only a completion can change anything: nobody needs to make a wake call.
@@ -313,7 +321,7 @@ impl LogWriter {
         links.intake.doorbell().sleep_unless(
             || {
                 open && (!links.intake.is_empty() || links.closing.load(Ordering::Acquire))
-                    || links.early_roll_wanted()
+                    || links.early_roll_wanted(rest, capacity)
             },
             || queue.wait(limit, completions),
         );

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use super::request::{Asked, Kind, Payload, Plan, Request, Taken, TicketCell};
+use super::cells;
+use super::request::{Kind, Payload, Plan, Request, Taken};
 use crate::format::RecordEncoder;
 use crate::reserve::write::Write;
 use crate::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -95,7 +96,7 @@ fn fresh() -> Box<Request> {
     Write::new(Payload {
         kind: Kind::Record,
         record: RecordEncoder::new(),
-        cell: Arc::new(TicketCell::new(Asked::default())),
+        cell: cells::take(),
         permits: Taken::default(),
         plan: Plan::default(),
     })
@@ -107,10 +108,13 @@ pub(crate) fn take() -> Box<Request> {
         .try_with(|spare| {
             let mut spare = spare.borrow_mut();
             if spare.as_ref().is_none_or(|batch| batch.is_empty())
-                && let Some(batch) = SPENT.take()
-                && let Some(emptied) = spare.replace(batch)
+                && let Some(mut batch) = SPENT.take()
             {
-                EMPTIED.hang(emptied);
+                // Oldest first: the newest were just answered, and their callers may still hold the cells.
+                batch.reverse();
+                if let Some(emptied) = spare.replace(batch) {
+                    EMPTIED.hang(emptied);
+                }
             }
             spare.as_mut().and_then(|batch| batch.pop())
         })
@@ -122,13 +126,9 @@ pub(crate) fn take() -> Box<Request> {
     request.payload.record.clear();
     request.payload.plan.clear();
     request.payload.permits = Taken::default();
-    match Arc::get_mut(&mut request.payload.cell) {
-        Some(cell) => {
-            cell.reset();
-            cell.asked_mut().versions.clear();
-        }
-        // A ticket was kept.
-        None => request.payload.cell = Arc::new(TicketCell::new(Asked::default())),
+    if !cells::reset(&mut request.payload.cell) {
+        // A ticket is kept.
+        request.payload.cell = cells::take();
     }
     request
 }

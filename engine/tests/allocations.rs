@@ -1,0 +1,251 @@
+//! The steady path of an append allocates nothing: counted over all threads of the process, tickets, waits and conflicts
+//! included.
+//!
+//! One test alone in its program, so that nobody else allocates beside it.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::backtrace::Backtrace;
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use annals::{Aggregate, Backend, ErrorKind, Event, Expect, Options, Store, Ticket};
+use common::directory;
+
+/// The system's allocator, counted while it is told to.
+struct Counted;
+
+/// What one run may allocate: a chunk of the tail (4 MiB) and a segment (64 MiB) cost a few, and so does a list that
+/// grows to the size that lists have in the end. Each run has many times as many appends, and flushes.
+const ALLOWED: u64 = 150;
+
+static COUNTING: AtomicBool = AtomicBool::new(false);
+static COUNT: AtomicU64 = AtomicU64::new(0);
+/// Where the first one came from that is not allowed.
+static CULPRIT: Mutex<Option<Backtrace>> = Mutex::new(None);
+
+thread_local! {
+    /// This thread is noting a culprit, which allocates too.
+    static NOTING: Cell<bool> = const { Cell::new(false) };
+}
+
+fn count() {
+    if !COUNTING.load(Ordering::Relaxed) || NOTING.replace(true) {
+        return;
+    }
+    if COUNT.fetch_add(1, Ordering::Relaxed) == ALLOWED {
+        *CULPRIT.lock().unwrap() = Some(Backtrace::force_capture());
+    }
+    NOTING.set(false);
+}
+
+// SAFETY: every call is passed on to the system's allocator unchanged; counting touches none of the memory.
+unsafe impl GlobalAlloc for Counted {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`, which is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        count();
+        // SAFETY: as above; the pointer came from `System`.
+        unsafe { System.realloc(pointer, layout, bytes) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counted = Counted;
+
+/// Runs something and tells how often the process allocated meanwhile.
+fn counted(run: impl FnOnce()) -> u64 {
+    COUNT.store(0, Ordering::Relaxed);
+    COUNTING.store(true, Ordering::Relaxed);
+    run();
+    COUNTING.store(false, Ordering::Relaxed);
+    COUNT.load(Ordering::Relaxed)
+}
+
+const APPENDS: usize = 20_000;
+const WAITED: usize = 2_000;
+const KEYS: usize = 1_000;
+const WINDOW: usize = 64;
+/// In flight during the warm-up: more than is in flight at any time later.
+const WARM_WINDOW: usize = 4_096;
+
+struct Load {
+    store: Store,
+    keys: Vec<String>,
+    handles: Vec<Aggregate>,
+    /// The version each aggregate is at.
+    versions: Vec<u64>,
+    shared: Arc<[u8]>,
+    tickets: VecDeque<Ticket>,
+    sequence: u64,
+}
+
+impl Load {
+    fn new(store: Store) -> Load {
+        let keys: Vec<_> = (0..KEYS).map(|number| format!("account-{number}")).collect();
+        let handles = keys.iter().map(|key| store.aggregate(key).unwrap()).collect();
+        Load {
+            store,
+            keys,
+            handles,
+            versions: vec![0; KEYS],
+            shared: Arc::from([7; 128].as_slice()),
+            tickets: VecDeque::with_capacity(WARM_WINDOW + 1),
+            sequence: 0,
+        }
+    }
+
+    /// Kept in the event itself, or shared with it.
+    fn event(&self, number: usize) -> Event {
+        if number.is_multiple_of(2) {
+            Event::new("Credited", [1; 16]).metadata([2; 32])
+        } else {
+            Event::new("Debited", Arc::clone(&self.shared))
+        }
+    }
+
+    fn wait_down_to(&mut self, window: usize) {
+        while self.tickets.len() > window {
+            let ticket = self.tickets.pop_front().unwrap();
+            assert!(ticket.wait().unwrap().version() > 0);
+        }
+    }
+
+    /// Appends to one aggregate after the other, and waits when `window` are in flight.
+    fn append(&mut self, appends: usize, window: usize, one: impl Fn(&Load, usize) -> Ticket) {
+        for number in 0..appends {
+            let ticket = one(self, number);
+            self.versions[number % KEYS] += 1;
+            self.tickets.push_back(ticket);
+            self.wait_down_to(window);
+        }
+        self.wait_down_to(0);
+    }
+
+    fn by_key(&self, number: usize) -> Ticket {
+        let at = number % KEYS;
+        let expect = Expect::Version(self.versions[at]);
+        self.store.append(&self.keys[at], expect, [self.event(number)]).unwrap()
+    }
+
+    fn by_handle(&self, number: usize) -> Ticket {
+        let at = number % KEYS;
+        let expect = Expect::Version(self.versions[at]);
+        self.handles[at].append(expect, [self.event(number)]).unwrap()
+    }
+
+    /// Every second one of a client of its own, so that it can be sent again.
+    fn to_two(&mut self, appends: usize, window: usize) {
+        for number in 0..appends {
+            let (from, to) = (2 * number % KEYS, (2 * number + 1) % KEYS);
+            let write = self
+                .store
+                .write()
+                .append(&self.keys[from], Expect::Version(self.versions[from]), [self.event(0)])
+                .append(&self.keys[to], Expect::Version(self.versions[to]), [self.event(1)]);
+            let ticket = if number.is_multiple_of(2) {
+                self.sequence += 1;
+                write.client(1, self.sequence).submit()
+            } else {
+                write.submit()
+            };
+            self.versions[from] += 1;
+            self.versions[to] += 1;
+            self.tickets.push_back(ticket.unwrap());
+            self.wait_down_to(window);
+        }
+        self.wait_down_to(0);
+    }
+
+    fn conflicts(&self) {
+        for number in 0..APPENDS {
+            let at = number % KEYS;
+            let stale = Expect::Version(self.versions[at] + 1);
+            let event = self.event(number);
+            let error = if number.is_multiple_of(2) {
+                self.store.append(&self.keys[at], stale, [event]).unwrap_err()
+            } else {
+                self.handles[at].append(stale, [event]).unwrap_err()
+            };
+            assert_eq!(error.kind(), ErrorKind::Conflict);
+            assert_eq!(error.actual(), Some(self.versions[at]));
+        }
+    }
+
+    fn conflicts_of_two(&self) {
+        for number in 0..APPENDS {
+            let (from, to) = (number % KEYS, (number + 1) % KEYS);
+            let error = self
+                .store
+                .write()
+                .append(
+                    &self.keys[from],
+                    Expect::Version(self.versions[from]),
+                    [self.event(number)],
+                )
+                .check(&self.keys[to], Expect::Absent)
+                .submit()
+                .unwrap_err();
+            assert_eq!(error.key(), Some(self.keys[to].as_bytes()));
+        }
+    }
+}
+
+type Run = fn(&mut Load);
+
+const RUNS: [(&str, Run); 8] = [
+    ("by key", |load| load.append(APPENDS, WINDOW, Load::by_key)),
+    ("by handle", |load| load.append(APPENDS, WINDOW, Load::by_handle)),
+    ("to two", |load| load.to_two(APPENDS, WINDOW)),
+    ("by key, one at a time", |load| load.append(WAITED, 0, Load::by_key)),
+    ("by handle, one at a time", |load| load.append(WAITED, 0, Load::by_handle)),
+    ("to two, one at a time", |load| load.to_two(WAITED, 0)),
+    ("conflicts", |load| load.conflicts()),
+    ("conflicts of two", |load| load.conflicts_of_two()),
+];
+
+#[test]
+fn the_steady_path_of_an_append_allocates_nothing() {
+    for backend in [Backend::Uring, Backend::Blocking] {
+        let dir = directory();
+        let store = Options::new().backend(backend).open(dir.path()).unwrap();
+        let mut load = Load::new(store);
+        for window in [WARM_WINDOW, WINDOW] {
+            load.append(2 * WARM_WINDOW, window, Load::by_key);
+            load.append(2 * WARM_WINDOW, window, Load::by_handle);
+            load.to_two(2 * WARM_WINDOW, window);
+        }
+        for (what, run) in RUNS {
+            let before = load.store.stats().shards[0].clone();
+            let count = counted(|| run(&mut load));
+            let after = load.store.stats().shards[0].clone();
+            assert!(
+                count <= ALLOWED,
+                "{backend:?}, {what}: {count} allocations; number {ALLOWED} in\n{:?}",
+                CULPRIT.lock().unwrap()
+            );
+            let flushes = after.flushes - before.flushes;
+            let appended = after.writes > before.writes;
+            assert!(!appended || flushes > 2 * ALLOWED, "{what}: {flushes} flushes show little");
+        }
+        load.store.close().unwrap();
+    }
+}
