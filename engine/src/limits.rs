@@ -41,7 +41,7 @@ pub const FLUSH_BYTES_TARGET: usize = 1 << 20;
 pub const IN_FLIGHT_BYTES_DEFAULT: usize = 64 << 20;
 /// How much of the recent log of one shard stays in memory, unless set.
 pub const TAIL_BYTES_DEFAULT: usize = 64 << 20;
-/// Memory that stalled threads may hold back on one shard before appends are refused as busy.
+/// Memory that stalled threads and kept events may hold back on one shard before appends are refused as busy.
 pub const HELD_BYTES_MAX: usize = 256 << 20;
 
 const _: () = assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64);

@@ -186,8 +186,8 @@ impl Options {
             }
         }
         within("flush_window", self.flush_window, 1, limits::FLUSH_WINDOW_MAX)?;
-        within("in_flight_bytes", self.in_flight_bytes, 1 << 20, 16 << 30)?;
-        within("tail_bytes", self.tail_bytes, 1 << 20, 1 << 40)?;
+        within("in_flight_bytes", self.in_flight_bytes, 1 << 20, isize::MAX as usize / 2)?;
+        within("tail_bytes", self.tail_bytes, 1 << 20, isize::MAX as usize / 2)?;
         Ok(())
     }
 }

@@ -168,8 +168,7 @@ impl Shard {
             return Err(Error::new(ErrorKind::Stopped, "a thread of the shard has panicked"));
         };
         let next = self.links.take_prepared();
-        let stopped = self.links.intake.halted().filter(|why| why.kind() == ErrorKind::Stopped);
-        let finished = match stopped {
+        let finished = match &ended.failure {
             Some(why) => Err(why.clone()),
             None => {
                 let active = ended.active.as_ref();
@@ -222,10 +221,13 @@ impl fmt::Debug for Shard {
 fn prepare(links: &Links, mut preparer: Preparer, capacity_blocks: i64) -> Preparer {
     let block_bytes = links.catalogue.block_bytes();
     while let Some(wanted) = links.intake.preparation.next() {
-        let blocks = wanted.min(capacity_blocks);
+        // Somewhat more, so that small writes that come first do not take what a large one waits for.
+        let blocks = (wanted + wanted / 4).min(capacity_blocks);
         // One block more, for the last frontier.
         let bytes = (blocks as u64 + 1) * u64::from(block_bytes);
-        let outcome = preparer.prepare(bytes).map(|prepared| {
+        let attempt = preparer.prepare(bytes);
+        links.intake.attempted();
+        let outcome = attempt.map(|prepared| {
             let whole = prepared.bytes - u64::from(prepared.header_bytes);
             let blocks = (whole / u64::from(block_bytes)) as i64 - 1;
             links.hand_over(prepared, blocks);

@@ -40,7 +40,7 @@ pub struct ShardStats {
     pub slots: u64,
     /// Memory of the index, in bytes.
     pub index_bytes: u64,
-    /// Memory of spent requests that threads hold back, in bytes.
+    /// Memory that stalled threads and kept events hold back, in bytes.
     pub held_bytes: u64,
     /// Where the durable log ends.
     pub end: crate::id::Position,

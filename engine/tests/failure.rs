@@ -314,6 +314,37 @@ fn everyone_who_waits_is_woken_when_the_shard_stops() {
 }
 
 #[test]
+fn a_shard_that_fails_while_it_closes_says_so() {
+    let disk = SimDisk::new(12);
+    let store = open_sim(&small(), &disk).unwrap();
+    store.append("a", Expect::Any, [numbered(0)]).unwrap().wait().unwrap();
+    // One flush is in flight, so the log writer listens.
+    let (tickets, _) = hang(&disk, &store, [1]);
+    let closing = {
+        let store = store.clone();
+        thread::spawn(move || store.close())
+    };
+    let start = Instant::now();
+    while store.stats().shards[0].stopped.is_none() && start.elapsed() < HOW_LONG {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let refused = store.append("a", Expect::Any, [numbered(2)]).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Closed);
+    disk.plan(fault(Op::Sync, 1, true));
+    disk.set_order(Order::Fifo);
+    let unknown = tickets[0].wait_timeout(HOW_LONG).unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::OutcomeUnknown);
+    let closed = in_time("closing a shard that fails", move || closing.join().unwrap());
+    let stopped = closed.unwrap_err();
+    assert_eq!(stopped.kind(), ErrorKind::Stopped);
+    assert!(stopped.to_string().contains("other error"), "{stopped}");
+    drop((store, tickets));
+    disk.repair();
+    let stored = audit(&open_sim(&small(), &disk).unwrap()).len();
+    assert!(stored >= 1, "{stored}");
+}
+
+#[test]
 fn a_ticket_outlives_the_time_that_its_waiter_has() {
     let disk = SimDisk::new(6);
     let store = open_sim(&small(), &disk).unwrap();

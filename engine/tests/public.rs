@@ -179,3 +179,68 @@ fn a_pipeline_on_one_aggregate_fills_flushes_and_segments() {
         assert_eq!(last.version(), 20_000);
     });
 }
+
+/// A write that needs more than the segment in use and the prepared one have left leaves the prepared one empty.
+fn with_an_empty_segment(store: &Store) {
+    let small = vec![1; 100 << 10];
+    for _ in 0..6 {
+        store
+            .append("small", Expect::Any, [Event::new("E", small.as_slice())])
+            .unwrap()
+            .wait()
+            .unwrap();
+    }
+    // The next segment is prepared once this one is half full.
+    std::thread::sleep(Duration::from_millis(100));
+    store
+        .append("large", Expect::Any, [Event::new("E", vec![2; 3 << 20])])
+        .unwrap()
+        .wait()
+        .unwrap();
+}
+
+#[test]
+fn a_large_write_that_skips_a_segment_is_there_after_reopening() {
+    let dir = directory();
+    with_an_empty_segment(&Store::open(dir.path()).unwrap());
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.version("small").unwrap(), 6);
+    assert_eq!(store.version("large").unwrap(), 1);
+    with_an_empty_segment(&store);
+    store.append("small", Expect::Version(12), [event("E")]).unwrap().wait().unwrap();
+    drop(store);
+    let found = annals::verify(dir.path(), |_, _| {}).unwrap();
+    assert!(found.problems.is_empty(), "{:?}", found.problems);
+    assert_eq!(Store::open(dir.path()).unwrap().version("large").unwrap(), 2);
+}
+
+#[test]
+fn a_large_write_that_skips_a_segment_survives_a_power_cut() {
+    use annals::internals::disk::sim::SimDisk;
+    use annals::internals::open_on;
+    for seed in 0..20 {
+        let disk = SimDisk::new(seed);
+        let store = open_on(&Options::new(), disk.clone()).unwrap();
+        with_an_empty_segment(&store);
+        let after = disk.crash(seed);
+        let found = open_on(&Options::new(), after).unwrap();
+        assert_eq!(found.version("small").unwrap(), 6, "seed {seed}");
+        assert_eq!(found.version("large").unwrap(), 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_segment_filled_to_its_last_block_still_states_its_frontier() {
+    let dir = directory();
+    let store = Options::new().segment_bytes(1 << 20).block_bytes(4096).open(dir.path()).unwrap();
+    // Each write takes one block: the segment ends at every number of them sooner or later.
+    for round in 0..254 {
+        store.append("a", Expect::Version(round), [event("E")]).unwrap().wait().unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(150));
+    for round in 254..600 {
+        store.append("a", Expect::Version(round), [event("E")]).unwrap().wait().unwrap();
+    }
+    drop(store);
+    assert_eq!(Store::open(dir.path()).unwrap().version("a").unwrap(), 600);
+}

@@ -1,5 +1,7 @@
 //! A shard without bytes and without a disk: slots, the stack, and a log writer that keeps a list.
 
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Mutex;
 
@@ -33,17 +35,18 @@ pub enum Part {
 #[derive(Debug)]
 pub struct Shard {
     /// Who looks at slots; without one, each guard has a domain of its own, and there are fewer interleavings.
-    domain: Option<Domain>,
+    domain: Kept<Option<Domain>>,
     /// What was submitted.
     pub stack: Stack<Payload>,
     /// How far the log is published.
     pub watermark: Watermark,
     /// By address.
     pub slots: Vec<SlotRef>,
-    _index: Index,
+    _index: Kept<Index>,
     /// Every write that was submitted and not taken back, to be freed with the shard.
     submitted: Mutex<Vec<WriteRef<Payload>>>,
-    /// Every write that was taken back.
+    /// Every write that was taken back, where it was: a late helper of a broken model still looks there.
+    #[allow(clippy::vec_box)]
     reused: Mutex<Vec<Box<Write<Payload>>>>,
 }
 
@@ -66,11 +69,11 @@ impl Shard {
             .collect();
         slots.sort();
         Shard {
-            domain,
+            domain: Kept::new(domain),
             stack: Stack::new(),
             watermark: Watermark::new(Position::START),
             slots,
-            _index: index,
+            _index: Kept::new(index),
             submitted: Mutex::new(Vec::new()),
             reused: Mutex::new(Vec::new()),
         }
@@ -156,6 +159,33 @@ impl Shard {
     /// Whether anything was.
     pub fn has_reused(&self) -> bool {
         !self.reused.lock().unwrap().is_empty()
+    }
+}
+
+/// Dropped unless the model has failed: its threads are then taken down where they stand, outside of the model.
+#[derive(Debug)]
+struct Kept<T>(ManuallyDrop<T>);
+
+impl<T> Kept<T> {
+    fn new(value: T) -> Kept<T> {
+        Kept(ManuallyDrop::new(value))
+    }
+}
+
+impl<T> Deref for Kept<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> Drop for Kept<T> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: it is not used again.
+            unsafe { ManuallyDrop::drop(&mut self.0) };
+        }
     }
 }
 

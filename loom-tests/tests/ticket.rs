@@ -3,11 +3,12 @@
 #![cfg(loom)]
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use annals::internals::reserve::cell::Cell;
 use annals::internals::sync::wake_word::WakeWord;
 use loom::thread::{self, JoinHandle};
-use loom_tests::{Fault, block_on, broken, holds};
+use loom_tests::{Bell, Fault, block_on, broken, holds};
 
 struct Ticket {
     cell: Cell<(), u32>,
@@ -167,4 +168,27 @@ fn m10_a_task_is_dropped() {
         task.join().unwrap();
         writer.join().unwrap();
     });
+}
+
+/// M10. When the answer is there and was seen, the cell holds no waker: a kept ticket keeps no task.
+fn a_settled_cell_lets_go_of_the_task() {
+    let ticket = Ticket::new();
+    let writer = spawn(&ticket, Ticket::settle);
+    let bell = Arc::new(Bell::new());
+    let waker = Waker::from(Arc::clone(&bell));
+    let answered = ticket.cell.poll(&waker).is_some();
+    drop(waker);
+    writer.join().unwrap();
+    assert!(answered || ticket.cell.answer().is_some());
+    assert_eq!(Arc::strong_count(&bell), 1, "a waker kept");
+}
+
+#[test]
+fn m10_a_settled_cell_lets_go_of_the_task() {
+    holds(4, a_settled_cell_lets_go_of_the_task);
+}
+
+#[test]
+fn m10_broken_the_waker_of_a_late_task_is_kept() {
+    broken(Fault::KeepsTask, 4, "a waker kept", a_settled_cell_lets_go_of_the_task);
 }

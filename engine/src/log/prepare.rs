@@ -195,7 +195,8 @@ impl Preparer {
             self.tidy();
         }
         self.bytes_made += bytes;
-        self.bytes_next = (self.bytes_next * 2).min(self.identity.segment_bytes);
+        // Never smaller than the one before: a write may take permits for as much as that, and wait.
+        self.bytes_next = (self.bytes_next.max(bytes) * 2).min(self.identity.segment_bytes);
         let path = self.path(FileName::Segment(id));
         Ok(Prepared { id, salt, file, path, bytes, header_bytes })
     }

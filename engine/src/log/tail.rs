@@ -16,7 +16,8 @@
 //!
 //! A chunk leaves the catalogue when the budget is used up, oldest first, once every flush in it is below the
 //! watermark, so that the segments' files have it. It is then filled again as soon as its last reader has let go. What
-//! readers hold back is bounded; beyond that, a new flush can't begin until they let go.
+//! readers hold back until then ([`Tail::held_bytes`]) is limited where writes are accepted: a write that is accepted
+//! always gets its memory.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -25,7 +26,6 @@ use std::sync::Arc;
 use crate::disk::Chunk;
 use crate::error::Error;
 use crate::id::{Position, SegmentId};
-use crate::limits::HELD_BYTES_MAX;
 use crate::log::catalogue::Catalogue;
 
 /// The size of a chunk, unless a single flush needs more or the budget is small.
@@ -195,6 +195,12 @@ impl Tail {
         Some(built)
     }
 
+    /// The memory that only readers keep alive.
+    pub fn held_bytes(&self) -> u64 {
+        let held = self.retired.iter().filter(|chunk| Arc::strong_count(chunk) > 1);
+        held.map(|chunk| chunk.len() as u64).sum()
+    }
+
     /// The memory of all chunks, those included that only readers keep alive.
     pub fn memory_bytes(&self) -> usize {
         self.shown.iter().chain(&self.retired).map(|chunk| chunk.len()).sum()
@@ -252,11 +258,6 @@ impl Tail {
             return Ok(chunk);
         }
         let bytes = need.max(self.chunk_bytes);
-        if self.memory_bytes().saturating_add(bytes)
-            > self.budget_bytes.saturating_add(HELD_BYTES_MAX)
-        {
-            return Err(Error::out_of_memory("the tail image: readers hold back all it may have"));
-        }
         Chunk::aligned(bytes, self.block_bytes.max(Chunk::ALIGN))
             .map(Arc::new)
             .map_err(|_| Error::out_of_memory("the tail image"))

@@ -110,7 +110,7 @@ impl<'a, 'd> Walk<'a, 'd> {
                 self.survey.kept.iter().filter(|kept| stretch.holds(kept.id())).collect();
             for (nth, kept) in segments.iter().enumerate() {
                 self.visit.segment(kept.bytes);
-                let following = segments.get(nth + 1).copied();
+                let following = segments.get(nth + 1..).unwrap_or_default();
                 match self.segment(stretch, kept, following)? {
                     Turn::NextFlush | Turn::NextSegment => {}
                     Turn::NextStretch => continue 'stretches,
@@ -125,7 +125,7 @@ impl<'a, 'd> Walk<'a, 'd> {
         &mut self,
         stretch: &Stretch,
         kept: &Kept,
-        following: Option<&Kept>,
+        following: &[&Kept],
     ) -> Result<Turn, Error> {
         let tail = stretch.until.is_none() && kept.id() >= self.survey.proven.segment();
         let loaded = self.source.load(kept.id(), &kept.header, tail)?;
@@ -147,7 +147,7 @@ impl<'a, 'd> Walk<'a, 'd> {
         &mut self,
         stretch: &Stretch,
         kept: &Kept,
-        following: Option<&Kept>,
+        following: &[&Kept],
         loaded: &Loaded,
         tail: bool,
     ) -> Result<Turn, Error> {
@@ -174,7 +174,7 @@ impl<'a, 'd> Walk<'a, 'd> {
         &mut self,
         stretch: &Stretch,
         kept: &Kept,
-        following: Option<&Kept>,
+        following: &[&Kept],
         bytes: &[u8],
         found: &Found,
     ) -> Result<Turn, Error> {
@@ -254,16 +254,21 @@ impl<'a, 'd> Walk<'a, 'd> {
         }
     }
 
-    /// Whether the first flush of the following segment is the next one.
-    fn goes_on_in(&self, following: Option<&Kept>) -> Result<bool, Error> {
-        let Some(kept) = following else { return Ok(false) };
-        let mut bytes = [0; FLUSH_HEADER_BYTES];
-        let direct = kept.id() >= self.survey.proven.segment();
-        if !self.source.first_flush(kept.id(), &mut bytes, direct)? {
-            return Ok(false);
+    /// Whether the log goes on in the following segments: the first of them that begins with a flush begins with the
+    /// next one. A segment can stay empty when a write that is too large for it comes.
+    fn goes_on_in(&self, following: &[&Kept]) -> Result<bool, Error> {
+        for kept in following {
+            let mut bytes = [0; FLUSH_HEADER_BYTES];
+            let direct = kept.id() >= self.survey.proven.segment();
+            if !self.source.first_flush(kept.id(), &mut bytes, direct)? {
+                continue;
+            }
+            let flush = FlushHeader::decode(&bytes, &kept.header.origin, kept.header.block_bytes);
+            if let Ok((header, _)) = flush {
+                return Ok(self.is_next(&header));
+            }
         }
-        let flush = FlushHeader::decode(&bytes, &kept.header.origin, kept.header.block_bytes);
-        Ok(flush.is_ok_and(|(header, _)| self.is_next(&header)))
+        Ok(false)
     }
 
     /// Takes a flush into the log. Of a `damaged` one, whose header is whole, what can be read.

@@ -116,6 +116,13 @@ impl<T, R> Cell<T, R> {
         if broken!(MarksFirst) {
             self.waker.register(waker);
         }
-        if broken!(PollsOnce) || before & SETTLED == 0 { None } else { self.answer() }
+        if broken!(PollsOnce) || before & SETTLED == 0 {
+            return None;
+        }
+        // It was settled in between, so perhaps nobody takes the waker, and a kept cell would keep the task.
+        if !broken!(KeepsTask) {
+            drop(self.waker.take());
+        }
+        self.answer()
     }
 }

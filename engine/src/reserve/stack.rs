@@ -40,6 +40,8 @@ impl<P> Stack<P> {
     #[inline]
     pub fn push(&self, write: Box<Write<P>>) -> Result<WriteRef<P>, Box<Write<P>>> {
         let raw = Box::into_raw(write);
+        // SAFETY: nobody has seen the write yet.
+        unsafe { Write::tie(raw) };
         let mut top = self.top.load(Ordering::Relaxed);
         loop {
             if ptr::eq(top, closed()) {

@@ -40,7 +40,7 @@ pub struct Entry<P> {
     pub version_after: u64,
     /// Whatever the payload knows this entry by.
     pub tag: u32,
-    /// The write it is part of; set by [`Write::seal`].
+    /// The write it is part of; set when it is pushed, by the pointer that everybody uses from then on.
     pub(super) write: *const Write<P>,
 }
 
@@ -103,12 +103,8 @@ impl<P> Write<P> {
         (&mut self.entries, &mut self.payload)
     }
 
-    /// Sorts the entries and ties them to the write. They do not change afterwards.
-    pub fn seal(self: &mut Box<Self>) {
-        let write: *const Write<P> = &raw const **self;
-        for entry in &mut self.entries {
-            entry.write = write;
-        }
+    /// Sorts the entries. They do not change afterwards.
+    pub fn seal(&mut self) {
         if broken!(LeavesUnsorted) {
             return;
         }
@@ -116,6 +112,18 @@ impl<P> Write<P> {
         debug_assert!(
             self.entries.windows(2).all(|pair| pair[0].slot.address() < pair[1].slot.address())
         );
+    }
+
+    /// Ties the entries to their write.
+    ///
+    /// # Safety
+    ///
+    /// `write` comes from `Box::into_raw`, and nobody else has seen it.
+    pub(super) unsafe fn tie(write: *mut Write<P>) {
+        // SAFETY: by the contract this is the only access.
+        for entry in unsafe { &mut (*write).entries } {
+            entry.write = write;
+        }
     }
 
     /// The entries, by address of their slots.

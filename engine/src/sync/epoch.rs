@@ -60,6 +60,7 @@ impl Domain {
 
     /// A domain with nobody in it.
     #[cfg(loom)]
+    #[allow(clippy::new_without_default)]
     pub fn new() -> Domain {
         Domain { epoch: AtomicU64::new(0), participants: AtomicPtr::new(ptr::null_mut()) }
     }

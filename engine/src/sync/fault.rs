@@ -41,6 +41,8 @@ pub enum Fault {
     SettlesRelaxed,
     /// A task does not look at the cell again when it has registered.
     PollsOnce,
+    /// A task that was late leaves its waker in the cell.
+    KeepsTask,
     /// A task marks the cell before it registers.
     MarksFirst,
     /// A guard's announcement does not say that the guard before is over.

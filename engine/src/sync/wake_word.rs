@@ -31,6 +31,7 @@ impl WakeWord {
 
     /// A word that nobody sleeps on.
     #[cfg(loom)]
+    #[allow(clippy::new_without_default)]
     pub fn new() -> WakeWord {
         WakeWord { word: AtomicU32::new(0), waiters: AtomicU32::new(0), sleep: sleep::Sleep::new() }
     }

@@ -105,7 +105,7 @@ impl LogWriter {
         };
         if let Some(left) = &self.active {
             // What is left of it stood behind permits: they went with the write that did not fit.
-            self.building.blocks -= i64::from((left.end - left.offset) / block);
+            self.building.blocks -= left.rest_blocks(block);
         }
         self.links.catalogue.add_segment(Segment::active(
             prepared.id,
@@ -113,8 +113,7 @@ impl LogWriter {
             &prepared.path,
             Arc::clone(&prepared.file),
         ));
-        self.active =
-            Some(Active { offset: prepared.header_bytes, end, spare_used: false, prepared });
+        self.active = Some(Active { offset: prepared.header_bytes, end, prepared });
         self.links.intake.preparation.look_again();
         Ok(true)
     }
@@ -191,30 +190,28 @@ impl LogWriter {
         self.frontier_stated = true;
         self.quiet_since = None;
         let block = self.start.block_bytes;
-        let Some(active) = &mut self.active else { return Ok(false) };
-        if active.offset + block <= active.end && self.links.intake.permits().withdraw(1) {
-            self.building.blocks = 1;
-        } else if !active.spare_used && active.offset == active.end {
-            // The segment is full but for the block that is kept for this.
-            active.spare_used = true;
-            self.building.blocks = 1;
-        } else {
+        let Some(active) = &self.active else { return Ok(false) };
+        let withdrawn = active.rest_blocks(block) > 0 && self.links.intake.permits().withdraw(1);
+        // A segment that is full has one block more, which is kept for this.
+        if !withdrawn && active.offset != active.end {
             return Ok(false);
         }
         if !self.begin_here(block as usize)? {
-            self.links.intake.release(Taken { bytes: 0, blocks: self.building.blocks });
-            self.building.blocks = 0;
+            self.starved = false;
+            self.links.intake.release(Taken { bytes: 0, blocks: i64::from(withdrawn) });
             return Ok(false);
         }
+        self.building.blocks = 1;
         self.start_flush()
     }
 
-    /// Has the next segment prepared when this one is half full, or when somebody needs more than is left.
+    /// Has the next segment prepared when this one is half full. After a failure whoever needs it asks.
     pub(super) fn ask_for_space(&mut self) {
         let Some(active) = &self.active else { return };
         let used = u64::from(active.offset) * 2 > active.prepared.bytes;
-        if used && !self.links.intake.preparation.is_ready() {
-            self.links.intake.preparation.ask(1);
+        let preparation = &self.links.intake.preparation;
+        if used && !preparation.is_ready() && !preparation.has_failed() {
+            preparation.ask(1);
         }
     }
 
@@ -239,9 +236,7 @@ impl LogWriter {
 
     /// How many blocks of records the segment being filled can still take.
     pub(super) fn rest_blocks(&self) -> i64 {
-        let rest =
-            |active: &Active| i64::from((active.end - active.offset) / self.start.block_bytes);
-        self.active.as_ref().map_or(0, rest)
+        self.active.as_ref().map_or(0, |active| active.rest_blocks(self.start.block_bytes))
     }
 
     pub(super) fn block(&self) -> usize {

@@ -10,7 +10,7 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use crossbeam_utils::CachePadded;
@@ -29,8 +29,8 @@ use crate::sync::wake_word::WakeWord;
 
 /// How often a caller that waits for room looks whether anybody still works on it.
 const ROOM_LOOK: Duration = Duration::from_millis(20);
-/// After how many looks at an idle shard it gives up.
-const ROOM_LOOKS_IDLE_MAX: u32 = 5;
+/// How long nobody may have worked on it before it gives up.
+const IDLE_MAX: Duration = Duration::from_millis(200);
 
 /// See the module.
 pub(crate) struct Intake {
@@ -118,7 +118,7 @@ impl Intake {
 
     #[cold]
     fn acquire_slowly(&self, needed: Taken, patience: Patience) -> Result<(), Error> {
-        let mut idle_looks = 0;
+        let mut idle_since: Option<Instant> = None;
         let mut asked_after = None;
         loop {
             let room = self.permits.room().register();
@@ -147,13 +147,16 @@ impl Intake {
             if patience == Patience::Refuse {
                 return Err(busy(short));
             }
+            if short == Short::Held {
+                // It lets go of what it can when it turns.
+                self.wake_writer();
+            }
             if self.idle.load(Ordering::Relaxed) && !self.preparation.is_busy() {
-                idle_looks += 1;
-                if idle_looks > ROOM_LOOKS_IDLE_MAX {
+                if idle_since.get_or_insert_with(Instant::now).elapsed() > IDLE_MAX {
                     return Err(busy(short));
                 }
             } else {
-                idle_looks = 0;
+                idle_since = None;
             }
             room.sleep(Some(ROOM_LOOK));
         }
@@ -254,7 +257,7 @@ fn busy(short: Short) -> Error {
     let what = match short {
         Short::Bytes => "as many bytes are in flight as `in_flight_bytes` allows",
         Short::Blocks => "no space is prepared for the write yet",
-        Short::Held => "stalled threads hold back as much memory as is allowed",
+        Short::Held => "stalled threads or kept events hold back as much memory as is allowed",
     };
     Error::new(ErrorKind::Busy, format!("{what}: try again later"))
 }
@@ -262,9 +265,10 @@ fn busy(short: Short) -> Error {
 impl Preparation {
     /// Somebody needs so many block permits.
     pub(crate) fn ask(&self, blocks: i64) {
-        if self.wanted.fetch_max(blocks, Ordering::Relaxed) < blocks {
-            self.word.wake_all();
-        }
+        self.wanted.fetch_max(blocks, Ordering::Relaxed);
+        step!("ask");
+        // Each that asks makes the call: one that asked before may have been stopped just here.
+        self.word.wake_all();
     }
 
     /// The most that somebody lacks.
@@ -280,6 +284,11 @@ impl Preparation {
     /// Whether the segment that comes next is prepared.
     pub(crate) fn is_ready(&self) -> bool {
         self.ready_blocks() > 0
+    }
+
+    /// Whether the last attempt failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.load().is_some()
     }
 
     /// How many blocks that has.
@@ -320,10 +329,15 @@ impl Preparation {
 }
 
 impl Intake {
+    /// The preparing thread: an attempt is over, and its outcome about to be told. Who still lacks something then asks
+    /// again.
+    pub(crate) fn attempted(&self) {
+        self.preparation.wanted.store(0, Ordering::Relaxed);
+    }
+
     /// The preparing thread: what came of an attempt. `blocks` are new permits.
     pub(crate) fn prepared(&self, blocks: Result<i64, Error>) {
         let preparation = &self.preparation;
-        preparation.wanted.store(0, Ordering::Relaxed);
         match blocks {
             Ok(blocks) => {
                 preparation.failure.store(None);

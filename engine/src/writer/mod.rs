@@ -123,8 +123,17 @@ struct Active {
     offset: u32,
     /// Where records must end. One block beyond it is kept for stating the frontier.
     end: u32,
-    /// That block is used.
-    spare_used: bool,
+}
+
+impl Active {
+    /// How many bytes of records it can still take: none when the block behind `end` is used.
+    fn rest_bytes(&self) -> u32 {
+        self.end.saturating_sub(self.offset)
+    }
+
+    fn rest_blocks(&self, block_bytes: u32) -> i64 {
+        i64::from(self.rest_bytes() / block_bytes)
+    }
 }
 
 /// See the module.
@@ -152,6 +161,8 @@ pub(crate) struct LogWriter {
     quiet_since: Option<Instant>,
     completions: Vec<Completion>,
     retirement: Retirement,
+    /// Why the shard stopped, if it did.
+    failure: Option<Error>,
     /// Given up by a shard that stopped, and still in slots.
     abandoned: Vec<WriteRef<Payload>>,
     /// Empty, to be filled again.
@@ -167,7 +178,9 @@ pub(crate) struct LogWriter {
 /// What is left when a log writer ends.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// The segment it was filling, and how many bytes of it are used; `None` if it stopped after a failure.
+    /// Why it stopped, if it did. The shard may have been closing by then, so this is not always why it takes no writes.
+    pub(crate) failure: Option<Error>,
+    /// The segment it was filling, and how many bytes of it are used.
     pub(crate) active: Option<(Prepared, u32)>,
     /// Requests that other threads may still look at. They are freed with the shard.
     pub(crate) rest: Vec<WriteRef<Payload>>,
@@ -207,6 +220,7 @@ impl LogWriter {
             quiet_since: None,
             completions: Vec::new(),
             retirement: Retirement::new(),
+            failure: None,
             abandoned: Vec::new(),
             lists: Vec::new(),
             wakers: Vec::new(),
@@ -235,7 +249,8 @@ impl LogWriter {
             Ok(progress) => {
                 self.hand_over_wakers();
                 self.retirement.collect();
-                self.links.intake.permits().set_held_bytes(self.retirement.held_bytes());
+                let held = self.retirement.held_bytes() + self.tail.held_bytes();
+                self.links.intake.permits().set_held_bytes(held);
                 if progress {
                     return Turn::Progress;
                 }
@@ -311,6 +326,7 @@ impl LogWriter {
             None
         };
         let (rest, capacity) = (self.rest_blocks(), self.start.capacity_blocks);
+        let (quiet, blocked) = (self.is_quiet(), self.batch.peek().is_some());
         let LogWriter { links, queue, completions, .. } = self;
         if self.flights.len() == self.start.window && self.last.is_none() {
             // Only a completion can change anything: nobody needs to make a wake call.
@@ -320,8 +336,9 @@ impl LogWriter {
         let open = self.last.is_none();
         links.intake.doorbell().sleep_unless(
             || {
-                open && (!links.intake.is_empty() || links.closing.load(Ordering::Acquire))
-                    || links.early_roll_wanted(rest, capacity)
+                let submitted = !blocked && !links.intake.is_empty();
+                open && (submitted || links.closing.load(Ordering::Acquire))
+                    || quiet && links.early_roll_wanted(rest, capacity)
             },
             || queue.wait(limit, completions),
         );
@@ -339,14 +356,11 @@ impl LogWriter {
 
     /// Ends a log writer whose last turn is over. The queue waits for what is still in flight.
     fn end(self) -> Ended {
-        let LogWriter { active, retirement, abandoned, queue, links, .. } = self;
+        let LogWriter { active, retirement, abandoned, queue, failure, .. } = self;
         drop(queue);
-        let stopped = links.intake.halted().is_some_and(|why| why.kind() == ErrorKind::Stopped);
         Ended {
-            active: active.filter(|_| !stopped).map(|active| {
-                let used = active.offset;
-                (active.prepared, used)
-            }),
+            active: active.map(|Active { prepared, offset, .. }| (prepared, offset)),
+            failure,
             rest: retirement.into_rest().chain(abandoned).collect(),
         }
     }

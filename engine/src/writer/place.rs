@@ -78,8 +78,7 @@ impl LogWriter {
         let filled = self.tail.filled();
         let grown = filled + record_bytes;
         let first = filled == FLUSH_HEADER_BYTES;
-        let segment =
-            self.active.as_ref().map_or(0, |active| (active.end - active.offset) as usize);
+        let segment = self.active.as_ref().map_or(0, |active| active.rest_bytes() as usize);
         (first || grown <= FLUSH_BYTES_TARGET)
             && grown.next_multiple_of(self.block()) <= segment
             && record_bytes <= self.tail.room()

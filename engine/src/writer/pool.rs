@@ -7,7 +7,6 @@
 //! that another thread may take. The rack belongs to the process: a request is not tied to a store.
 
 use std::cell::RefCell;
-use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
@@ -180,6 +179,8 @@ impl Returns {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]

@@ -46,8 +46,9 @@ impl LogWriter {
             let Some(flight) = self.flights.pop_front() else { break };
             self.publish(&flight);
             // The disk is not kept waiting for the settling of what it has done.
-            self.start_flush()?;
+            let started = self.start_flush();
             self.settle(flight);
+            started?;
         }
         Ok(progress)
     }
@@ -136,6 +137,7 @@ impl LogWriter {
                 "shard {shard} stopped before the write reached the disk ({cause}): open the store again and send it again"
             ),
         );
+        self.failure = Some(stopped.clone());
         let last = self.links.intake.halt(stopped);
         let mut groups = GroupSet::default();
         for mut flight in std::mem::take(&mut self.flights) {
