@@ -1,13 +1,12 @@
 //! An append, as its caller's thread goes through it: check, look, take permits, reserve, submit.
 //!
 //! ```text
-//! Write / Store::append    the call is checked, its record encoded into a pooled request
-//!   Shard::submit
-//!     locate               slots are looked up in the index
-//!     consider             one look at every slot: conflict? replay?
-//!     acquire              permits for memory and prepared space; slots for new aggregates
-//!     attempt              look again, submit, install, decide ([`crate::reserve::decide`]); again if a race was lost
-//!   Ticket
+//! Store::append, Write     the call is checked, its record encoded into a pooled request
+//!   Shard::append          one aggregate: one look at its slot first; a conflict is told before anything else
+//!   Shard::submit          several, or a client: slots are looked up, one look at each: conflict? replay?
+//!   Shard::reserve         permits for memory and prepared space; slots for new aggregates
+//!   Shard::attempt         look again, submit, install, decide ([`crate::reserve::decide`]); again if a race was lost
+//! Ticket
 //! ```
 
 use std::fmt;
@@ -295,7 +294,7 @@ impl Shard {
             pool::give(request);
             return Err(wrong);
         }
-        self.submit(request, None, patience)
+        self.reserve(request, None, patience)
     }
 
     /// Reserves and submits a request that is encoded and planned.
@@ -307,8 +306,10 @@ impl Shard {
     ) -> Result<Ticket, Error> {
         // A write that changes nothing has nothing to replay.
         let client = client.filter(|_| request.payload.kind == Kind::Record);
-        match self.prepare(&mut request, client, patience) {
-            Ok(Considered::Holds) => self.attempt(request, client, patience),
+        self.locate(&mut request, client);
+        step!("consider");
+        match epoch::pinned(|guard| self.consider(&mut request, client, guard)) {
+            Ok(Considered::Holds) => self.reserve(request, client, patience),
             Ok(Considered::Replay) => self.replay(request, client, patience),
             Err(refused) => {
                 pool::give(request);
@@ -317,28 +318,25 @@ impl Shard {
         }
     }
 
-    /// Everything before the reservation: after this the write has slots and permits, unless it is a replay.
-    fn prepare(
-        &self,
-        request: &mut Request,
+    /// Goes on with a request whose conditions held at the first look: permits, slots, attempts.
+    fn reserve(
+        self: &Arc<Self>,
+        mut request: Box<Request>,
         client: Option<(u128, u64)>,
         patience: Patience,
-    ) -> Result<Considered, Error> {
-        self.links.intake.check_open()?;
-        self.locate(request, client);
-        step!("consider");
-        let considered = epoch::pinned(|guard| self.consider(request, client, guard))?;
-        if matches!(considered, Considered::Replay) {
-            return Ok(considered);
-        }
+    ) -> Result<Ticket, Error> {
         step!("acquire");
-        self.take_permits(request, patience)?;
-        step!("make slots");
-        if let Err(refused) = self.make_slots(request, client) {
-            self.links.intake.release(request.payload.permits);
+        if let Err(refused) = self.take_permits(&mut request, patience) {
+            pool::give(request);
             return Err(refused);
         }
-        Ok(considered)
+        step!("make slots");
+        if let Err(refused) = self.make_slots(&mut request, client) {
+            self.links.intake.release(request.payload.permits);
+            pool::give(request);
+            return Err(refused);
+        }
+        self.attempt(request, client, patience)
     }
 
     /// Looks up the slots that exist.

@@ -81,11 +81,11 @@ fn counted(run: impl FnOnce()) -> u64 {
 }
 
 const APPENDS: usize = 20_000;
-const WAITED: usize = 2_000;
+const WAITED: usize = 1_000;
 const KEYS: usize = 1_000;
 const WINDOW: usize = 64;
 /// In flight during the warm-up: more than is in flight at any time later.
-const WARM_WINDOW: usize = 4_096;
+const WARM_WINDOW: usize = 2_048;
 
 struct Load {
     store: Store,

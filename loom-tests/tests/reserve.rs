@@ -6,6 +6,7 @@ use std::cmp::Ordering::{Equal, Greater, Less};
 use std::sync::Arc;
 
 use annals::internals::reserve::decide::{self, Look};
+use annals::internals::reserve::stack::Stack;
 use annals::internals::reserve::write::Status;
 use annals::internals::sync::epoch::Domain;
 use loom::sync::atomic::{AtomicBool, Ordering};
@@ -336,8 +337,10 @@ fn one_write_decided_on_another(submission: Submission) -> impl Fn() {
                         shard.decide(write, guard);
                     }
                     Submission::AfterInstallation => {
-                        decide::decide(&write, guard);
-                        shard.submit(write).unwrap();
+                        let aside = Stack::new().push(write).unwrap();
+                        shard.decide(aside, guard);
+                        // SAFETY: the stack it was pushed on is gone.
+                        shard.submit(unsafe { aside.into_box() }).unwrap();
                     }
                 }
             });
