@@ -10,7 +10,8 @@ use std::backtrace::Backtrace;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
+use std::thread;
 
 use annals::{Aggregate, Backend, ErrorKind, Event, Expect, Options, Store, Ticket};
 use common::directory;
@@ -83,9 +84,16 @@ fn counted(run: impl FnOnce()) -> u64 {
 const APPENDS: usize = 20_000;
 const WAITED: usize = 1_000;
 const KEYS: usize = 1_000;
+const THREADS: usize = 3;
 const WINDOW: usize = 64;
-/// In flight during the warm-up: more than is in flight at any time later.
-const WARM_WINDOW: usize = 2_048;
+/// Many tickets are kept while the requests behind them are used again.
+const WIDE_WINDOW: usize = 512;
+/// In the making at one time in the end of the warm-up.
+const WARM: usize = 3_000;
+const WARM_OF_THREAD: usize = 1_200;
+
+/// The next of the one client.
+static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 
 struct Load {
     store: Store,
@@ -95,21 +103,20 @@ struct Load {
     versions: Vec<u64>,
     shared: Arc<[u8]>,
     tickets: VecDeque<Ticket>,
-    sequence: u64,
 }
 
 impl Load {
-    fn new(store: Store) -> Load {
-        let keys: Vec<_> = (0..KEYS).map(|number| format!("account-{number}")).collect();
+    fn new(store: Store, name: &str) -> Load {
+        let keys: Vec<_> = (0..KEYS).map(|number| format!("{name}-{number}")).collect();
+        let versions = keys.iter().map(|key| store.version(key).unwrap()).collect();
         let handles = keys.iter().map(|key| store.aggregate(key).unwrap()).collect();
         Load {
             store,
             keys,
             handles,
-            versions: vec![0; KEYS],
+            versions,
             shared: Arc::from([7; 128].as_slice()),
-            tickets: VecDeque::with_capacity(WARM_WINDOW + 1),
-            sequence: 0,
+            tickets: VecDeque::with_capacity(WIDE_WINDOW + 1),
         }
     }
 
@@ -152,8 +159,38 @@ impl Load {
         self.handles[at].append(expect, [self.event(number)]).unwrap()
     }
 
+    /// Goes through everything. In the end more writes are in the making at one time, and more tickets kept, than later,
+    /// so that there is memory for them, and as much for each as the largest takes.
+    fn warm_up(&mut self, writes: usize) {
+        for window in [WIDE_WINDOW, WINDOW] {
+            self.append(writes, window, Load::by_key);
+            self.append(writes, window, Load::by_handle);
+            self.append_to_two(writes, window);
+        }
+        let kept = self.at_once(2 * WIDE_WINDOW);
+        drop(self.at_once(writes));
+        drop(kept);
+        for (version, key) in self.versions.iter_mut().zip(&self.keys) {
+            *version = self.store.version(key).unwrap();
+        }
+    }
+
+    /// Makes writes to two, then submits them all, then waits for them all.
+    fn at_once(&mut self, writes: usize) -> Vec<Ticket> {
+        let mut made = Vec::new();
+        for number in 0..writes {
+            let (one, two) = (&self.keys[number % KEYS], &self.keys[(number + 1) % KEYS]);
+            let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
+            let write = self.store.write().append(one, Expect::Any, [self.event(0)]);
+            made.push(write.append(two, Expect::Any, [self.event(1)]).client(1, sequence));
+        }
+        let tickets: Vec<_> = made.into_iter().map(|write| write.submit().unwrap()).collect();
+        tickets.iter().for_each(|ticket| drop(ticket.wait().unwrap()));
+        tickets
+    }
+
     /// Every second one of a client of its own, so that it can be sent again.
-    fn to_two(&mut self, appends: usize, window: usize) {
+    fn append_to_two(&mut self, appends: usize, window: usize) {
         for number in 0..appends {
             let (from, to) = (2 * number % KEYS, (2 * number + 1) % KEYS);
             let write = self
@@ -162,8 +199,8 @@ impl Load {
                 .append(&self.keys[from], Expect::Version(self.versions[from]), [self.event(0)])
                 .append(&self.keys[to], Expect::Version(self.versions[to]), [self.event(1)]);
             let ticket = if number.is_multiple_of(2) {
-                self.sequence += 1;
-                write.client(1, self.sequence).submit()
+                let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
+                write.client(1, sequence).submit()
             } else {
                 write.submit()
             };
@@ -209,43 +246,74 @@ impl Load {
     }
 }
 
+/// Several threads with aggregates of their own, and how often the process allocated once they were warm.
+fn counted_together(store: &Store) -> u64 {
+    let barrier = Barrier::new(THREADS + 1);
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let barrier = &barrier;
+            scope.spawn(move || {
+                let mut load = Load::new(store.clone(), &format!("thread-{thread}"));
+                load.warm_up(WARM_OF_THREAD);
+                barrier.wait();
+                barrier.wait();
+                load.append(APPENDS / THREADS, WINDOW, Load::by_key);
+                barrier.wait();
+            });
+        }
+        barrier.wait();
+        counted(|| {
+            barrier.wait();
+            barrier.wait();
+        })
+    })
+}
+
 type Run = fn(&mut Load);
 
-const RUNS: [(&str, Run); 8] = [
-    ("by key", |load| load.append(APPENDS, WINDOW, Load::by_key)),
-    ("by handle", |load| load.append(APPENDS, WINDOW, Load::by_handle)),
-    ("to two", |load| load.to_two(APPENDS, WINDOW)),
-    ("by key, one at a time", |load| load.append(WAITED, 0, Load::by_key)),
-    ("by handle, one at a time", |load| load.append(WAITED, 0, Load::by_handle)),
-    ("to two, one at a time", |load| load.to_two(WAITED, 0)),
-    ("conflicts", |load| load.conflicts()),
-    ("conflicts of two", |load| load.conflicts_of_two()),
+/// What is run, and how many flushes it takes at least.
+const RUNS: [(&str, u64, Run); 9] = [
+    ("by key", FEW, |load| load.append(APPENDS, WINDOW, Load::by_key)),
+    ("by handle", FEW, |load| load.append(APPENDS, WINDOW, Load::by_handle)),
+    ("to two", FEW, |load| load.append_to_two(APPENDS, WINDOW)),
+    ("by key, hundreds in flight", 1, |load| load.append(APPENDS, WIDE_WINDOW, Load::by_key)),
+    ("by key, one at a time", FEW, |load| load.append(WAITED, 0, Load::by_key)),
+    ("by handle, one at a time", FEW, |load| load.append(WAITED, 0, Load::by_handle)),
+    ("to two, one at a time", FEW, |load| load.append_to_two(WAITED, 0)),
+    ("conflicts", 0, |load| load.conflicts()),
+    ("conflicts of two", 0, |load| load.conflicts_of_two()),
 ];
+
+/// So many flushes that an allocation with each would be too many.
+const FEW: u64 = 2 * ALLOWED;
+
+/// Whatever a busy machine made grow late, it has grown by the next attempt; what is allocated in every one is a fault.
+const ATTEMPTS: usize = 3;
+
+/// Counts until an attempt stays below the limit.
+fn assert_steady(what: &str, mut count: impl FnMut() -> u64) {
+    let counts: Vec<u64> =
+        (0..ATTEMPTS).map(|_| count()).take_while(|count| *count > ALLOWED).collect();
+    if counts.len() == ATTEMPTS {
+        let culprit = CULPRIT.lock().unwrap().take().map(|culprit| culprit.to_string());
+        panic!("{what}: {counts:?} allocations; one of them in\n{}", culprit.unwrap_or_default());
+    }
+}
 
 #[test]
 fn the_steady_path_of_an_append_allocates_nothing() {
     for backend in [Backend::Uring, Backend::Blocking] {
         let dir = directory();
         let store = Options::new().backend(backend).open(dir.path()).unwrap();
-        let mut load = Load::new(store);
-        for window in [WARM_WINDOW, WINDOW] {
-            load.append(2 * WARM_WINDOW, window, Load::by_key);
-            load.append(2 * WARM_WINDOW, window, Load::by_handle);
-            load.to_two(2 * WARM_WINDOW, window);
+        let mut load = Load::new(store.clone(), "account");
+        load.warm_up(WARM);
+        for (what, flushes_min, run) in RUNS {
+            let flushes = store.stats().shards[0].flushes;
+            assert_steady(&format!("{backend:?}, {what}"), || counted(|| run(&mut load)));
+            let flushes = store.stats().shards[0].flushes - flushes;
+            assert!(flushes >= flushes_min, "{what}: {flushes} flushes show little");
         }
-        for (what, run) in RUNS {
-            let before = load.store.stats().shards[0].clone();
-            let count = counted(|| run(&mut load));
-            let after = load.store.stats().shards[0].clone();
-            assert!(
-                count <= ALLOWED,
-                "{backend:?}, {what}: {count} allocations; number {ALLOWED} in\n{:?}",
-                CULPRIT.lock().unwrap()
-            );
-            let flushes = after.flushes - before.flushes;
-            let appended = after.writes > before.writes;
-            assert!(!appended || flushes > 2 * ALLOWED, "{what}: {flushes} flushes show little");
-        }
-        load.store.close().unwrap();
+        assert_steady(&format!("{backend:?}, several threads"), || counted_together(&store));
+        store.close().unwrap();
     }
 }

@@ -205,7 +205,7 @@ fn check_outcome(
 fn stall(kind: Kind, nth: usize, close_first: bool) -> bool {
     let disk = SimDisk::new(nth as u64);
     let store = open_sim(&small(), &disk).unwrap();
-    disk.set_order(if nth % 2 == 0 { Order::Fifo } else { Order::Random });
+    disk.set_order(if nth.is_multiple_of(2) { Order::Fifo } else { Order::Random });
     let original = prepare(&store);
     let gate = Gate::default();
     let stopped = stop_at(kind, &store, nth, &gate);
