@@ -45,6 +45,17 @@ pub(crate) fn open_or_create(disk: &dyn Disk, options: &Options) -> Result<Ident
     }
 }
 
+/// Looks, before anything is locked or made, whether there is a store at all.
+pub(crate) fn expect_store(disk: &dyn Disk) -> Result<(), Error> {
+    match disk.open(NAME, Access::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !holds_segments(disk)? => {
+            Err(no_store())
+        }
+        // What else is wrong with it is told when it is read.
+        _ => Ok(()),
+    }
+}
+
 /// Says why a store directory could not be opened.
 pub(crate) fn open_disk_error(path: &Path, error: io::Error) -> Error {
     let path = path.display();

@@ -96,6 +96,9 @@ impl Options {
 
     /// Opens the store on a disk.
     pub(crate) fn open_on(&self, disk: Arc<dyn Disk>) -> Result<Store, Error> {
+        if !self.create {
+            identity_file::expect_store(&*disk)?;
+        }
         let lock = if self.read_only { None } else { Some(lock(&*disk)?) };
         let identity = identity_file::open_or_create(&*disk, self)?;
         let method = match (self.durability, identity.sync) {

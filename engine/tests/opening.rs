@@ -320,9 +320,9 @@ fn a_segment_that_is_missing_cut_renamed_or_foreign_is_corruption() {
             fs::rename(&aside, &segments[1]).unwrap();
         }),
         ("foreign", |segments, other| assert!(fs::copy(other, &segments[1]).unwrap() > 0)),
-        ("a bit", |segments, _| {
+        ("a bit of a header", |segments, _| {
             let mut bytes = fs::read(&segments[1]).unwrap();
-            bytes[300_000] ^= 1;
+            bytes[4096 + 80] ^= 1;
             fs::write(&segments[1], bytes).unwrap();
         }),
     ];
@@ -349,6 +349,34 @@ fn a_segment_that_is_missing_cut_renamed_or_foreign_is_corruption() {
     }
     assert_eq!(segments(original.path()).len(), count);
     assert_eq!(audit(&small().open(original.path()).unwrap()).len(), 40);
+}
+
+/// Events are verified when they are read, so that an opening need not read everything.
+#[test]
+fn a_rotten_event_is_an_error_where_it_is_read_and_nowhere_else() {
+    for mapped in [true, false] {
+        let dir = filled();
+        let segment = segments(dir.path()).remove(1);
+        let mut bytes = fs::read(&segment).unwrap();
+        let rotten =
+            (300_000..).find(|at| bytes[at - 50..at + 50].iter().all(|byte| *byte == 5)).unwrap();
+        bytes[rotten] ^= 1;
+        fs::write(&segment, bytes).unwrap();
+        let found = verify(dir.path(), |_, _| ()).unwrap();
+        assert_eq!(found.problems.len(), 1, "{found:?}");
+        let store = small().mapped(mapped).open(dir.path()).unwrap();
+        let failed: Vec<_> = (0..3)
+            .map(|key| store.read(format!("k{key}")).filter_map(Result::err).collect::<Vec<_>>())
+            .filter(|errors| !errors.is_empty())
+            .collect();
+        assert_eq!(failed.len(), 1, "one aggregate is damaged: {failed:?}");
+        assert_eq!(failed[0][0].kind(), ErrorKind::Corrupt);
+        let name = segment.file_name().unwrap().to_str().unwrap();
+        assert!(failed[0][0].to_string().contains(name), "{:?}", failed[0]);
+        for event in store.log(0).flatten() {
+            assert!(event.event_type() == "Numbered" || event.data().iter().all(|byte| *byte == 5));
+        }
+    }
 }
 
 #[test]
@@ -431,7 +459,8 @@ fn a_role_of_another_process() {
     let mut out = std::io::stdout();
     writeln!(out, "\nready").unwrap();
     let backend = if role == "append blocking" { Backend::Blocking } else { Backend::Auto };
-    let store = small().backend(backend).open(&dir).unwrap();
+    let options = if role == "hold" { Options::new() } else { small().backend(backend) };
+    let store = options.open(&dir).unwrap();
     writeln!(out, "open").unwrap();
     out.flush().unwrap();
     if role == "hold" {

