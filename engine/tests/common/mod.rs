@@ -33,7 +33,7 @@ pub fn numbered(number: u64) -> Event {
 
 /// Small segments, so that tests roll.
 pub fn small() -> Options {
-    Options::new().segment_bytes(1 << 20).tail_bytes(1 << 20)
+    Options::new().segment_bytes(1 << 20).tail_bytes(1 << 20).flush_window(4)
 }
 
 /// Opens a store on a simulated disk.
