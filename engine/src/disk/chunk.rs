@@ -86,22 +86,11 @@ impl Chunk {
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.bytes) }
     }
 
-    /// Copies bytes in. Panics if they do not fit.
-    ///
-    /// # Safety
-    /// The caller is the chunk's writer, and the range was not shown to anybody.
-    #[inline]
-    pub unsafe fn write(&self, at: usize, bytes: &[u8]) {
-        let to = self.range(at..at.saturating_add(bytes.len()));
-        // SAFETY: the range is inside the chunk, and by the caller's promise nobody else accesses it; `bytes` can't
-        // overlap it, because a reference into it would be an access.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
-    }
-
     /// A range to write into. Panics if it is not inside.
     ///
     /// # Safety
-    /// As for [`Chunk::write`], as long as the result lives; no other reference to any part of the range does.
+    /// The caller is the chunk's writer, and the range was not shown to anybody, as long as the result lives; no other
+    /// reference to any part of the range does.
     #[inline]
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn slice_mut(&self, range: Range<usize>) -> &mut [u8] {
@@ -113,7 +102,7 @@ impl Chunk {
     /// Sets a range to zeros. Panics if it is not inside.
     ///
     /// # Safety
-    /// As for [`Chunk::write`].
+    /// As for [`Chunk::slice_mut`].
     #[inline]
     pub unsafe fn zero(&self, range: Range<usize>) {
         let bytes = range.len();
@@ -193,7 +182,7 @@ mod tests {
     fn a_range_outside_panics() {
         let chunk = Chunk::new(100).unwrap();
         // SAFETY: one thread; the range is refused.
-        unsafe { chunk.write(96, &[1; 5]) };
+        unsafe { chunk.slice_mut(96..101).fill(1) };
     }
 
     #[test]
@@ -226,7 +215,7 @@ mod tests {
                 chunk.slice_mut(at..at + STEP).fill(0xAA);
                 chunk.zero(at..at + STEP);
                 assert_eq!(chunk.slice(at..at + 1), [0]);
-                chunk.write(at, &[step as u8 ^ 0x55; STEP]);
+                chunk.slice_mut(at..at + STEP).fill(step as u8 ^ 0x55);
             }
             shown.store(step + 1, Ordering::Release);
         }
