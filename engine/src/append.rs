@@ -171,22 +171,39 @@ fn add_part(
     expect: Expect,
     events: Option<&mut dyn Iterator<Item = Event>>,
 ) -> Result<(), Error> {
-    let record = &mut request.payload.record;
     let Some(events) = events else {
+        let record = &mut request.payload.record;
         return record.begin_part(Role::Check, expect, key).map_err(|e| refused(e, key));
     };
-    record.begin_part(Role::Append, expect, key).map_err(|e| refused(e, key))?;
-    let before = record.events();
-    for event in events {
-        check_event(&event)?;
-        record.push_event(&event).map_err(|e| refused(e, key))?;
+    match events.next() {
+        Some(first) => add_events(request, key, expect, first, events),
+        None => Err(no_events(key)),
     }
-    if record.events() == before {
-        return Err(
-            Error::invalid("an append has no events: expected one at least").with_keys([key])
-        );
+}
+
+/// Encodes a part that appends.
+fn add_events(
+    request: &mut Request,
+    key: &[u8],
+    expect: Expect,
+    first: Event,
+    more: &mut dyn Iterator<Item = Event>,
+) -> Result<(), Error> {
+    let record = &mut request.payload.record;
+    record.begin_part(Role::Append, expect, key).map_err(|e| refused(e, key))?;
+    let mut push = |event: &Event| {
+        check_event(event)?;
+        record.push_event(event).map_err(|e| refused(e, key))
+    };
+    push(&first)?;
+    for event in more {
+        push(&event)?;
     }
     Ok(())
+}
+
+fn no_events(key: &[u8]) -> Error {
+    Error::invalid("an append has no events: expected one at least").with_keys([key])
 }
 
 fn check_event(event: &Event) -> Result<(), Error> {
@@ -274,8 +291,7 @@ impl Shard {
         patience: Patience,
     ) -> Result<Ticket, Error> {
         let Some(first) = events.next() else {
-            return Err(Error::invalid("an append has no events: expected one at least")
-                .with_keys([target.key]));
+            return Err(no_events(target.key));
         };
         let slot = target.slot.or_else(|| self.find(target.hash, SlotKey::Aggregate(target.key)));
         let seen = epoch::pinned(|guard| look_at(slot, guard));
@@ -287,8 +303,7 @@ impl Shard {
         let plan = &mut request.payload.plan;
         plan.push(target.key, target.hash, expect, false);
         plan.parts[0].slot = slot;
-        let mut events = std::iter::once(first).chain(events);
-        if let Err(wrong) = add_part(&mut request, target.key, expect, Some(&mut events))
+        if let Err(wrong) = add_events(&mut request, target.key, expect, first, events)
             .and_then(|()| finish(&mut request, None, bytes_max))
         {
             pool::give(request);
@@ -515,7 +530,7 @@ impl Shard {
         }
         request.seal();
         step!("keep the cell");
-        let cell = Arc::clone(&request.payload.cell);
+        let cell = triomphe::Arc::clone(&request.payload.cell);
         step!("submit");
         let submitted = match self.links.intake.push(request) {
             Ok(submitted) => submitted,
@@ -576,7 +591,7 @@ impl Shard {
             return Err(refused);
         }
         set_asked(&mut request, |asked| asked.group = self.links.intake.group());
-        let cell = Arc::clone(&request.payload.cell);
+        let cell = triomphe::Arc::clone(&request.payload.cell);
         step!("submit a wait");
         match self.links.intake.push(request) {
             Ok(_) => {
@@ -595,7 +610,7 @@ impl Shard {
 
 /// What came of one attempt.
 enum Attempted {
-    Accepted(Arc<TicketCell>),
+    Accepted(triomphe::Arc<TicketCell>),
     /// Another write was decided in between; the conditions may hold still. A copy to try again with.
     LostRace(Box<Request>),
     Replay(Box<Request>),
@@ -639,15 +654,15 @@ fn fill_in(request: &mut Request, client: Option<(u128, u64)>, group: u8) -> Res
             entries.push(Entry::new(slot, tick, version, sequence + 1, Tag::Client.encode()));
         }
     }
-    if let Some(cell) = Arc::get_mut(cell) {
+    if let Some(cell) = triomphe::Arc::get_mut(cell) {
         let asked = cell.asked_mut();
         asked.group = group;
-        asked.versions.clear();
+        asked.clear();
         for part in plan.parts.iter().filter(|part| !part.check) {
-            asked.versions.push_appended(plan.key(part), part.seen.version + 1);
+            asked.push_appended(plan.key(part), part.seen.version + 1);
         }
         for part in plan.parts.iter().filter(|part| part.check) {
-            asked.versions.push_checked(plan.key(part), part.seen.version);
+            asked.push_checked(plan.key(part), part.seen.version);
         }
     }
     Ok(())
@@ -692,17 +707,17 @@ impl Replay {
     fn answer(&self, write: &RecordedWrite) -> Result<Committed, Error> {
         let mut asked = Asked::default();
         for part in write.parts().filter(|part| !part.is_check()) {
-            asked.versions.push_appended(part.key(), part.version());
+            asked.push_appended(part.key(), part.version());
         }
         for part in write.parts().filter(|part| part.is_check()) {
-            asked.versions.push_checked(part.key(), part.version());
+            asked.push_checked(part.key(), part.version());
         }
         let appended = |key: &[u8]| write.parts().any(|part| !part.is_check() && part.key() == key);
         if !self.keys.iter().all(|key| appended(key)) {
             return Err(self.unanswerable());
         }
         let done = Done { position: write.position(), time: write.commit_time() };
-        Ok(Committed::replayed(Arc::new(TicketCell::new(asked)), done))
+        Ok(Committed::replayed(triomphe::Arc::new(TicketCell::new(asked)), done))
     }
 
     fn unanswerable(&self) -> Error {
@@ -712,7 +727,7 @@ impl Replay {
 
 /// Changes what the cell of a request says that nobody else has seen.
 fn set_asked(request: &mut Request, set: impl FnOnce(&mut Asked)) {
-    if let Some(cell) = Arc::get_mut(&mut request.payload.cell) {
+    if let Some(cell) = triomphe::Arc::get_mut(&mut request.payload.cell) {
         set(cell.asked_mut());
     }
 }

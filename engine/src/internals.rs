@@ -31,7 +31,7 @@ pub mod format {
 /// Disks.
 #[cfg(not(loom))]
 pub mod disk {
-    pub use crate::disk::{Disk, sim};
+    pub use crate::disk::{Access, Disk, File, sim};
 }
 
 /// Opens a store on a disk of the caller's.

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
+
+use triomphe::Arc;
 
 use crate::append::Replay;
 use crate::error::{Error, ErrorKind};
@@ -68,9 +69,9 @@ impl Ticket {
         self.cell.answer().is_some()
     }
 
-    fn finish(&self, answer: &Result<Done, Error>) -> Result<Committed, Error> {
+    fn finish(&self, answer: &Result<Done, Box<Error>>) -> Result<Committed, Error> {
         match (answer, &self.replay) {
-            (Err(error), _) => Err(error.clone()),
+            (Err(error), _) => Err(Error::clone(error)),
             (Ok(done), None) => {
                 Ok(Committed { cell: self.cell.clone(), done: *done, replay: false })
             }
@@ -123,7 +124,7 @@ impl Committed {
     /// The version that the write brought its first aggregate to; 0 if it only checked.
     #[must_use]
     pub fn version(&self) -> u64 {
-        self.cell.asked().versions.first()
+        self.cell.asked().first()
     }
 
     /// The version that the write brought this aggregate to, or saw it at if it only checked it; `None` if the
@@ -136,7 +137,7 @@ impl Committed {
 
     /// All aggregates of the write with their versions: those it appended to first, then those it only checked.
     pub fn versions(&self) -> impl Iterator<Item = (&[u8], u64)> {
-        self.cell.asked().versions.iter()
+        self.cell.asked().versions()
     }
 
     /// Where the write stands in the log of its shard; [`Position::START`] if it only checked.

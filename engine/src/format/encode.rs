@@ -7,6 +7,8 @@
 use std::error::Error;
 use std::fmt;
 
+use smallvec::{Array, SmallVec};
+
 use crate::event::Event;
 use crate::expect::Expect;
 use crate::format::bytes::{aligned, put};
@@ -45,6 +47,11 @@ impl fmt::Display for EncodeError {
     }
 }
 
+/// A record of one small event stands in the encoder itself: one stretch of memory to fetch, not three.
+const HEAD_INLINE: usize = aligned(PART_TABLE + PART_BYTES + KEYS_INLINE);
+const KEYS_INLINE: usize = 40;
+const BODY_INLINE: usize = 256;
+
 /// Makes one record after another in memory that it keeps.
 ///
 /// For each: [`clear`](Self::clear), then for each part [`begin_part`](Self::begin_part) and its
@@ -52,9 +59,9 @@ impl fmt::Display for EncodeError {
 #[derive(Default)]
 pub struct RecordEncoder {
     /// The fixed header and the part table; the keys too once finished.
-    head: Vec<u8>,
-    keys: Vec<u8>,
-    body: Vec<u8>,
+    head: SmallVec<[u8; HEAD_INLINE]>,
+    keys: SmallVec<[u8; KEYS_INLINE]>,
+    body: SmallVec<[u8; BODY_INLINE]>,
     parts: usize,
     events: u32,
     /// The last part's own, and whether it takes events.
@@ -86,9 +93,9 @@ impl RecordEncoder {
 
     /// Becomes the same record as `other`, in memory of its own.
     pub fn copy_from(&mut self, other: &RecordEncoder) {
-        self.head.clone_from(&other.head);
-        self.keys.clone_from(&other.keys);
-        self.body.clone_from(&other.body);
+        copy(&mut self.head, &other.head);
+        copy(&mut self.keys, &other.keys);
+        copy(&mut self.body, &other.body);
         self.parts = other.parts;
         self.events = other.events;
         self.part_events = other.part_events;
@@ -97,10 +104,10 @@ impl RecordEncoder {
         self.finished = other.finished;
     }
 
-    /// The memory that it keeps.
+    /// The memory that it keeps beyond its own size.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.head.capacity() + self.keys.capacity() + self.body.capacity()
+        spilled(&self.head) + spilled(&self.keys) + spilled(&self.body)
     }
 
     /// Begins the part of one aggregate. The keys of a record's parts are all different: that is the caller's business.
@@ -278,6 +285,15 @@ fn line_mut(head: &mut [u8], part: usize) -> Option<&mut [u8]> {
     head.get_mut(PART_TABLE..)?.chunks_exact_mut(PART_BYTES).nth(part)
 }
 
-fn reserve(memory: &mut Vec<u8>, more: usize) -> Result<(), EncodeError> {
+fn reserve<A: Array<Item = u8>>(memory: &mut SmallVec<A>, more: usize) -> Result<(), EncodeError> {
     memory.try_reserve(more).map_err(|_| EncodeError::OutOfMemory)
+}
+
+fn copy<A: Array<Item = u8>>(to: &mut SmallVec<A>, from: &SmallVec<A>) {
+    to.clear();
+    to.extend_from_slice(from);
+}
+
+fn spilled<A: Array<Item = u8>>(memory: &SmallVec<A>) -> usize {
+    if memory.spilled() { memory.capacity() } else { 0 }
 }

@@ -12,6 +12,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use smallvec::{Array, SmallVec};
+
 use crate::event::Event;
 use crate::format::bytes::{aligned, i64_at, is_zero, u8_at, u16_at, u32_at, u128_at};
 use crate::format::damage::{Damage, matches, within};
@@ -73,7 +75,7 @@ pub(super) fn stored_bytes(event: &Event) -> Option<usize> {
 }
 
 /// Appends an event that [`stored_bytes`] has measured, into memory that is already reserved.
-pub(super) fn encode(event: &Event, body: &mut Vec<u8>) {
+pub(super) fn encode<A: Array<Item = u8>>(event: &Event, body: &mut SmallVec<A>) {
     let (id, time) = (event.id_given(), event.time_given());
     let flags = id.map_or(0, |_| HAS_ID) | time.map_or(0, |_| HAS_TIME);
     body.extend_from_slice(&(event.data().len() as u32).to_le_bytes());

@@ -2,7 +2,15 @@
 
 use std::cell::RefCell;
 
+#[cfg(not(loom))]
+use crate::sync::atomic::{AtomicBool, Ordering};
+
 type Hook = Box<dyn FnMut(&'static str)>;
+
+/// Whether any thread has a hook: benchmarks are built with steps too, and must not pay for hooks that nobody set.
+/// Models are not told of it, which would be one more thing for them to explore.
+#[cfg(not(loom))]
+static HOOKED: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) };
@@ -10,11 +18,24 @@ thread_local! {
 
 /// Calls `hook` on this thread at every named step from now on.
 pub fn on_this_thread(hook: impl FnMut(&'static str) + 'static) {
+    #[cfg(not(loom))]
+    HOOKED.store(true, Ordering::Relaxed);
     HOOK.with(|place| *place.borrow_mut() = Some(Box::new(hook)));
 }
 
 /// A named step.
+#[inline]
 pub fn here(name: &'static str) {
+    // A thread sees that it has set a hook itself; nobody else's matters to it.
+    #[cfg(not(loom))]
+    if !HOOKED.load(Ordering::Relaxed) {
+        return;
+    }
+    call(name);
+}
+
+#[cold]
+fn call(name: &'static str) {
     HOOK.with(|place| {
         if let Ok(mut hook) = place.try_borrow_mut()
             && let Some(hook) = hook.as_mut()

@@ -11,6 +11,8 @@
 
 use std::ptr::NonNull;
 
+use smallvec::SmallVec;
+
 use super::slot_ref::SlotRef;
 use crate::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 use crate::sync::{broken, ordering, overwrite};
@@ -70,13 +72,16 @@ impl<P> Entry<P> {
     }
 }
 
+/// The entries of a write; those of small ones stand in the write itself.
+pub type Entries<P> = SmallVec<[Entry<P>; 2]>;
+
 /// A write. `P` is what the log writer needs to know of it.
 #[derive(Debug)]
 pub struct Write<P> {
     status: AtomicU8,
     /// The next one on the stack, or in whatever list its one owner keeps it.
     pub(super) next: AtomicPtr<Write<P>>,
-    entries: Vec<Entry<P>>,
+    entries: Entries<P>,
     /// Not read by anybody but its owner before submission and the log writer after.
     pub payload: P,
 }
@@ -87,7 +92,7 @@ impl<P> Write<P> {
         Box::new(Write {
             status: AtomicU8::new(Status::Undecided as u8),
             next: AtomicPtr::new(std::ptr::null_mut()),
-            entries: Vec::with_capacity(2),
+            entries: Entries::new(),
             payload,
         })
     }
@@ -99,7 +104,7 @@ impl<P> Write<P> {
     }
 
     /// The entries, to be filled before [`Write::seal`], and the payload.
-    pub fn parts_mut(&mut self) -> (&mut Vec<Entry<P>>, &mut P) {
+    pub fn parts_mut(&mut self) -> (&mut Entries<P>, &mut P) {
         (&mut self.entries, &mut self.payload)
     }
 

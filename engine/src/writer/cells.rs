@@ -6,7 +6,8 @@
 
 use std::cell::RefCell;
 use std::ops::Deref;
-use std::sync::Arc;
+
+use triomphe::Arc;
 
 use super::request::{Asked, TicketCell};
 
@@ -29,7 +30,7 @@ pub(crate) fn take() -> Arc<TicketCell> {
 pub(crate) fn reset(cell: &mut Arc<TicketCell>) -> bool {
     let Some(cell) = Arc::get_mut(cell) else { return false };
     cell.reset();
-    cell.asked_mut().versions.clear();
+    cell.asked_mut().clear();
     true
 }
 

@@ -179,7 +179,7 @@ impl Returns {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use triomphe::Arc;
 
     use super::*;
 

@@ -172,7 +172,7 @@ impl LogWriter {
         // A request that only waits or checks depends on what has become unknown.
         let why = if payload.kind == Kind::Record { record } else { watch };
         // SAFETY: a request is settled once, by its log writer.
-        let waker = unsafe { payload.cell.settle(Err(why.clone())) };
+        let waker = unsafe { payload.cell.settle(Err(Box::new(why.clone()))) };
         self.wakers.extend(waker);
         self.abandoned.push(placed.request);
     }

@@ -1,6 +1,7 @@
 //! What a caller hands to the log writer, and what it gets back.
 
-use std::sync::Arc;
+use smallvec::SmallVec;
+use triomphe::Arc;
 
 use crate::error::Error;
 use crate::expect::Expect;
@@ -16,7 +17,7 @@ pub(crate) use crate::sync::permits::Taken;
 pub(crate) type Request = Write<Payload>;
 
 /// What a ticket waits on.
-pub(crate) type TicketCell = Cell<Asked, Result<Done, Error>>;
+pub(crate) type TicketCell = Cell<Asked, Result<Done, Box<Error>>>;
 
 /// What the log writer needs to know of a write beyond its entries.
 #[derive(Debug)]
@@ -43,8 +44,8 @@ impl Payload {
 /// What a write asks of each aggregate, as its submitter notes it.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    keys: Vec<u8>,
-    pub(crate) parts: Vec<PlannedPart>,
+    keys: SmallVec<[u8; 32]>,
+    pub(crate) parts: SmallVec<[PlannedPart; 1]>,
 }
 
 /// What a write asks of one aggregate.
@@ -97,8 +98,10 @@ impl Plan {
     }
 
     pub(crate) fn copy_from(&mut self, other: &Plan) {
-        self.keys.clone_from(&other.keys);
-        self.parts.clone_from(&other.parts);
+        self.keys.clear();
+        self.keys.extend_from_slice(&other.keys);
+        self.parts.clear();
+        self.parts.extend_from_slice(&other.parts);
     }
 }
 
@@ -116,14 +119,6 @@ impl Taken {
     pub(crate) const WATCH: Taken = Taken { bytes: 512, blocks: 0 };
 }
 
-/// What the submitter wrote into the cell.
-#[derive(Debug, Default)]
-pub(crate) struct Asked {
-    /// The group that wakes it.
-    pub(crate) group: u8,
-    pub(crate) versions: Versions,
-}
-
 /// The result of a write that is durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Done {
@@ -133,17 +128,19 @@ pub(crate) struct Done {
     pub(crate) time: i64,
 }
 
-/// The versions of the aggregates of a write when it has taken effect: those it appends to first, then those that it
-/// only checks.
+/// What the submitter wrote into the cell: the versions of the aggregates of a write when it has taken effect, those
+/// that it appends to first, then those that it only checks.
 #[derive(Debug, Default)]
-pub(crate) struct Versions {
-    keys: Vec<u8>,
+pub(crate) struct Asked {
+    keys: SmallVec<[u8; 24]>,
     /// Where each key ends, and the version.
-    ends: Vec<(u32, u64)>,
-    appended: usize,
+    ends: SmallVec<[(u32, u64); 1]>,
+    appended: u16,
+    /// The group that wakes it.
+    pub(crate) group: u8,
 }
 
-impl Versions {
+impl Asked {
     pub(crate) fn clear(&mut self) {
         self.keys.clear();
         self.ends.clear();
@@ -151,7 +148,7 @@ impl Versions {
     }
 
     pub(crate) fn push_appended(&mut self, key: &[u8], version: u64) {
-        debug_assert_eq!(self.appended, self.ends.len());
+        debug_assert_eq!(usize::from(self.appended), self.ends.len());
         self.appended += 1;
         self.push(key, version);
     }
@@ -166,7 +163,7 @@ impl Versions {
     }
 
     /// All of them.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], u64)> {
+    pub(crate) fn versions(&self) -> impl Iterator<Item = (&[u8], u64)> {
         let mut from = 0;
         self.ends.iter().map(move |&(end, version)| {
             let key = self.keys.get(from..end as usize).unwrap_or_default();
@@ -219,14 +216,14 @@ mod tests {
 
     #[test]
     fn versions_come_back_by_key() {
-        let mut versions = Versions::default();
+        let mut versions = Asked::default();
         versions.push_checked(b"seen", 9);
         assert_eq!(versions.first(), 0);
         versions.clear();
         versions.push_appended(b"a", 3);
         versions.push_checked(b"long key", 1);
         assert_eq!(
-            versions.iter().collect::<Vec<_>>(),
+            versions.versions().collect::<Vec<_>>(),
             [(b"a".as_slice(), 3), (b"long key".as_slice(), 1)]
         );
         assert_eq!(versions.first(), 3);
