@@ -53,6 +53,18 @@ miri:
 tsan:
     .ci/run tsan
 
-# Benchmarks, on the disk that the checkout lies on.
-bench:
-    cargo bench -p bench
+# The canonical benchmark, on the disk that the checkout lies on; or the suites that are named.
+bench *suites:
+    cargo run --release -p bench -- {{suites}}
+
+# The same beside the peers that take long to build.
+bench-peers *suites:
+    cargo run --release --manifest-path bench/peers/Cargo.toml -- {{suites}}
+
+# The suites of the benchmark.
+bench-list:
+    cargo run --release -p bench -- --list
+
+# That the benchmark works, with no figure asserted.
+bench-check:
+    .ci/run bench
