@@ -68,3 +68,11 @@ bench-list:
 # That the benchmark works, with no figure asserted.
 bench-check:
     .ci/run bench
+
+# What has no I/O, timed by criterion. ANNALS_BENCH_LARGE=1 adds the index with 10,000,000 keys.
+bench-micro *arguments:
+    cargo bench -p annals -- {{arguments}}
+
+# The instructions of an append, an event that is read, a record that is opened. Needs valgrind.
+callgrind *cases:
+    cargo bench -p annals --bench instructions -- {{cases}}

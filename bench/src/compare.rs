@@ -66,6 +66,9 @@ fn same(a: &Run, b: &Run) -> bool {
     (&a.workload, &a.case, &a.contender) == (&b.workload, &b.case, &b.contender)
 }
 
+/// Something that a comparison takes to be the same on both sides: its name, and it in words.
+type Fact = (&'static str, fn(&Machine) -> String);
+
 /// Which is which, and what differs between them apart from what was measured.
 fn heading(text: &mut String, a: &Results, b: &Results) {
     for (name, results) in [("before", a), ("after", b)] {
@@ -75,7 +78,7 @@ fn heading(text: &mut String, a: &Results, b: &Results) {
     if a.form != b.form {
         let _ = writeln!(text, "differs: the form of the results: {}, then {}", a.form, b.form);
     }
-    let facts: [(&str, fn(&Machine) -> String); 7] = [
+    let facts: [Fact; 7] = [
         ("processor", |m| m.processor.clone()),
         ("processors", |m| m.processors.to_string()),
         ("memory", |m| format!("{} bytes", m.memory_bytes)),

@@ -25,7 +25,7 @@ use annals::{Aggregate, Expect, Options, Ticket};
 #[path = "common/mod.rs"]
 mod common;
 
-use common::{Events, Place, create, key, settle};
+use common::{Events, Place, create, key, newest, settle};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -161,7 +161,7 @@ fn read(place: &Place, pass: fn(&Place) -> u64) {
 
 impl Target {
     fn new() -> Target {
-        let (place, events) = (Place::new(&options()), Events::of(128));
+        let (place, events) = (Place::grown(&options()), Events::of(128));
         create(&place.store, AGGREGATES, &events);
         let handle = |number| place.store.aggregate(key(number)).expect("it exists");
         let handles = (0..AGGREGATES).map(handle).collect();
@@ -181,10 +181,12 @@ impl Target {
             }
         }
         thread::sleep(20 * PAUSE);
-        let all = || (0..writes).map(|nth| append(self, nth % AGGREGATES)).last();
+        let all = || newest((0..writes).map(|nth| Ok(append(self, nth % AGGREGATES))));
         let last = if counted { measured(all) } else { all() };
         disk.set_order(Order::Fifo);
         settle(last);
+        // The log writer says what it holds at the end of its turn.
+        thread::sleep(100 * PAUSE);
         while store.stats().shards[0].held_bytes > 0 {
             thread::sleep(PAUSE);
         }
@@ -212,7 +214,7 @@ fn task(what: What, side: Side) {
             let place = Place::new(&options());
             let events = Events::of(128);
             let append = |_| place.store.append(key(0), Expect::Any, [events.event()]);
-            settle((0..CALLS).map(append).last().map(|ticket| ticket.expect("it is accepted")));
+            settle(newest((0..CALLS).map(append)));
             pass(&place);
         }
     }

@@ -61,7 +61,7 @@ fn aggregates(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, store: &Stor
                 bencher.iter(|| assert_eq!(read(store.read(any())), events * 128));
             });
         };
-        bench("all", length, |read| bytes(read));
+        bench("all", length, bytes);
         if length > 10 {
             bench("last 10", 10, |read| bytes(read.backwards().limit(10)));
         }
@@ -83,7 +83,7 @@ fn logs(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, store: &Store) {
             bencher.iter(|| assert_eq!(read(store.log(0)), total() * 128));
         });
     };
-    bench("event", |read| bytes(read));
+    bench("event", bytes);
     bench("write", |read| {
         let mut sum = 0;
         for write in read.writes() {

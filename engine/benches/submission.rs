@@ -19,7 +19,7 @@ use common::{BURST, Events, Place, Random, create, key, settle};
 const STORE_WRITES: u64 = 20 * BURST;
 
 fn options() -> Options {
-    Options::new().segment_bytes(16 << 20).tail_bytes(16 << 20)
+    Options::new().tail_bytes(16 << 20)
 }
 
 /// A store with so many aggregates, replaced now and then.
@@ -33,7 +33,7 @@ struct Renewed {
 
 impl Renewed {
     fn new(aggregates: u64) -> Renewed {
-        let place = Place::new(&options());
+        let place = Place::grown(&options());
         let mut renewed =
             Renewed { aggregates, events: Events::of(128), place, handles: Vec::new(), writes: 0 };
         renewed.fill();
@@ -57,7 +57,7 @@ impl Renewed {
         while left > 0 {
             if self.writes > STORE_WRITES {
                 self.handles.clear();
-                self.place = Place::new(&options());
+                self.place = Place::grown(&options());
                 self.fill();
                 self.writes = 0;
             }
@@ -115,8 +115,8 @@ fn calls(group: &mut BenchmarkGroup<'_, WallTime>, aggregates: u64) {
             })
         });
     });
+    let mut sequence = 0;
     group.bench_function(format!("with a client, {aggregates} aggregates"), |bencher| {
-        let mut sequence = 0;
         bencher.iter_custom(|writes| {
             renewed.calls(writes, |at, number| {
                 sequence += 1;

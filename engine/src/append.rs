@@ -149,7 +149,7 @@ impl Write {
             )
             .with_keys(keys));
         }
-        plan.push(key, route.hash, expect, events.is_none());
+        plan.push(key, route.hash, expect, events.is_none()).map_err(|e| refused(e, key))?;
         add_part(&mut self.request, key, expect, events)
     }
 }
@@ -207,7 +207,7 @@ fn no_events(key: &[u8]) -> Error {
 }
 
 fn check_event(event: &Event) -> Result<(), Error> {
-    let type_bytes = event.event_type().len();
+    let type_bytes = event.type_bytes().len();
     if type_bytes == 0 {
         return Err(Error::invalid("an event type is empty: expected 1 to 255 bytes"));
     }
@@ -294,21 +294,26 @@ impl Shard {
             return Err(no_events(target.key));
         };
         let slot = target.slot.or_else(|| self.find(target.hash, SlotKey::Aggregate(target.key)));
-        let seen = epoch::pinned(|guard| look_at(slot, guard));
-        if !expect.holds(seen.version) {
-            return Err(self.conflict(target.key, expect, seen));
+        // What expects nothing can't be refused: the attempt looks soon enough.
+        if expect != Expect::Any {
+            let seen = epoch::pinned(|guard| look_at(slot, guard));
+            if !expect.holds(seen.version) {
+                return Err(self.conflict(target.key, expect, seen));
+            }
         }
         step!("encode");
         let mut request = pool::take();
         let plan = &mut request.payload.plan;
-        plan.push(target.key, target.hash, expect, false);
-        plan.parts[0].slot = slot;
-        if let Err(wrong) = add_events(&mut request, target.key, expect, first, events)
+        if let Err(wrong) = plan
+            .push(target.key, target.hash, expect, false)
+            .map_err(|e| refused(e, target.key))
+            .and_then(|()| add_events(&mut request, target.key, expect, first, events))
             .and_then(|()| finish(&mut request, None, bytes_max))
         {
             pool::give(request);
             return Err(wrong);
         }
+        request.payload.plan.parts[0].slot = slot;
         self.reserve(request, None, patience)
     }
 
@@ -544,8 +549,10 @@ impl Shard {
         }
         step!("copy");
         let mut again = pool::take();
-        again.payload.copy_from(&write.payload);
-        Attempted::LostRace(again)
+        match again.payload.copy_from(&write.payload) {
+            Ok(()) => Attempted::LostRace(again),
+            Err(wrong) => Attempted::Refused(again, refused(wrong, &[])),
+        }
     }
 
     /// Why the stack is closed.
@@ -659,10 +666,12 @@ fn fill_in(request: &mut Request, client: Option<(u128, u64)>, group: u8) -> Res
         asked.group = group;
         asked.clear();
         for part in plan.parts.iter().filter(|part| !part.check) {
-            asked.push_appended(plan.key(part), part.seen.version + 1);
+            let pushed = asked.push_appended(plan.key(part), part.seen.version + 1);
+            pushed.map_err(|e| refused(e, plan.key(part)))?;
         }
         for part in plan.parts.iter().filter(|part| part.check) {
-            asked.push_checked(plan.key(part), part.seen.version);
+            let pushed = asked.push_checked(plan.key(part), part.seen.version);
+            pushed.map_err(|e| refused(e, plan.key(part)))?;
         }
     }
     Ok(())
@@ -707,10 +716,12 @@ impl Replay {
     fn answer(&self, write: &RecordedWrite) -> Result<Committed, Error> {
         let mut asked = Asked::default();
         for part in write.parts().filter(|part| !part.is_check()) {
-            asked.push_appended(part.key(), part.version());
+            let pushed = asked.push_appended(part.key(), part.version());
+            pushed.map_err(|e| refused(e, part.key()))?;
         }
         for part in write.parts().filter(|part| part.is_check()) {
-            asked.push_checked(part.key(), part.version());
+            let pushed = asked.push_checked(part.key(), part.version());
+            pushed.map_err(|e| refused(e, part.key()))?;
         }
         let appended = |key: &[u8]| write.parts().any(|part| !part.is_check() && part.key() == key);
         if !self.keys.iter().all(|key| appended(key)) {

@@ -72,6 +72,11 @@ impl Event {
         self.data.as_bytes()
     }
 
+    /// The type's bytes, which are not looked into.
+    pub(crate) fn type_bytes(&self) -> &[u8] {
+        self.event_type.as_bytes()
+    }
+
     pub(crate) fn metadata_given(&self) -> &[u8] {
         self.metadata.as_bytes()
     }
@@ -119,19 +124,21 @@ impl TypeName {
         }
     }
 
-    fn as_str(&self) -> &str {
+    fn as_bytes(&self) -> &[u8] {
         match self {
-            TypeName::Inline(length, bytes) => {
-                std::str::from_utf8(&bytes[..usize::from(*length)]).unwrap_or_default()
-            }
-            TypeName::Boxed(name) => name,
+            TypeName::Inline(length, bytes) => &bytes[..usize::from(*length)],
+            TypeName::Boxed(name) => name.as_bytes(),
         }
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 }
 
 impl PartialEq for TypeName {
     fn eq(&self, other: &TypeName) -> bool {
-        self.as_str() == other.as_str()
+        self.as_bytes() == other.as_bytes()
     }
 }
 

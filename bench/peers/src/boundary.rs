@@ -217,9 +217,9 @@ impl<B: Boundary> Session for BoundarySession<B> {
         self.settle(appends);
         let started = self.store.start(self.write(appends));
         let answer = started.map(|outcome| outcome.map_err(|error| error.to_string().into()));
-        let mut ticket = answer.boxed().shared();
+        let ticket = answer.boxed().shared();
         // What runs in the one who waits takes its first step here: that puts it on its way.
-        let _ = pin!(&mut ticket).poll(&mut Context::from_waker(Waker::noop()));
+        let _ = pin!(ticket.clone()).poll(&mut Context::from_waker(Waker::noop()));
         for append in appends {
             self.pending.insert(append.key, ticket.clone());
         }

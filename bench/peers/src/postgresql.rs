@@ -41,7 +41,7 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS events (key bytea, version bigint, payload bytea NOT NULL, PRIMARY KEY (key, version));
     CREATE OR REPLACE FUNCTION append_two(
         key1 bytea, expected1 bigint, payload1 bytea, key2 bytea, expected2 bigint, payload2 bytea,
-        OUT committed boolean, OUT found bigint
+        OUT committed boolean, OUT made_or_actual bigint
     ) LANGUAGE plpgsql AS $$
     DECLARE
         locked bigint;
@@ -57,12 +57,12 @@ const TABLES: &str = "
         SELECT version INTO version1 FROM aggregates WHERE key = key1;
         SELECT version INTO version2 FROM aggregates WHERE key = key2;
         committed := false;
-        IF version1 <> expected1 THEN found := version1; RETURN; END IF;
-        IF version2 <> expected2 THEN found := version2; RETURN; END IF;
+        IF version1 <> expected1 THEN made_or_actual := version1; RETURN; END IF;
+        IF version2 <> expected2 THEN made_or_actual := version2; RETURN; END IF;
         UPDATE aggregates SET version = version + 1 WHERE key IN (key1, key2);
         INSERT INTO events VALUES (key1, version1 + 1, payload1), (key2, version2 + 1, payload2);
         committed := true;
-        found := version1 + 1;
+        made_or_actual := version1 + 1;
     END $$;";
 const MOVE: &str = "WITH moved AS (UPDATE aggregates SET version = version + 1 WHERE key = $1 AND version = $2 RETURNING version)
     INSERT INTO events SELECT $1, version, $3 FROM moved RETURNING version";
@@ -72,7 +72,7 @@ const MAKE: &str = "WITH made AS (INSERT INTO aggregates VALUES ($1, 1)
 const MOVE_ANY: &str = "WITH moved AS (INSERT INTO aggregates VALUES ($1, 1)
         ON CONFLICT (key) DO UPDATE SET version = aggregates.version + 1 RETURNING version)
     INSERT INTO events SELECT $1, version, $2 FROM moved RETURNING version";
-const TWO: &str = "SELECT committed, found FROM append_two($1, $2, $3, $4, $5, $6)";
+const TWO: &str = "SELECT committed, made_or_actual FROM append_two($1, $2, $3, $4, $5, $6)";
 const VERSION: &str = "SELECT version FROM aggregates WHERE key = $1";
 const LAST: &str = "SELECT payload FROM (SELECT version, payload FROM events WHERE key = $1 ORDER BY version DESC LIMIT $2) AS last ORDER BY version";
 const ALL: &str = "SELECT payload FROM events ORDER BY key, version";

@@ -16,11 +16,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 /// What SQLite does before it acknowledges.
 pub const ACKNOWLEDGES: &str = "journal_mode=WAL, synchronous=FULL; under one mutex, on the one connection that writes: BEGIN IMMEDIATE, \
-     UPDATE … WHERE version = expected, INSERT, COMMIT: the write-ahead log is written and one fdatasync made";
+     UPDATE … WHERE version = expected, INSERT, COMMIT: the write-ahead log is written and one fsync made";
 
 /// What it does behind a group-commit thread.
 pub const ACKNOWLEDGES_GROUPED: &str = "journal_mode=WAL, synchronous=FULL; the group thread decides all waiting writes between BEGIN IMMEDIATE and \
-     COMMIT: one fdatasync of the write-ahead log a group";
+     COMMIT: one fsync of the write-ahead log a group";
 
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS aggregates (key BLOB PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;

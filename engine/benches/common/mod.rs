@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use annals::internals::disk::sim::{Order, SimDisk};
 use annals::internals::open_on;
-use annals::{Event, Expect, Options, Store, Ticket};
+use annals::{Error, Event, Expect, Options, Store, Ticket};
 
 /// So many small writes may be in flight that none waits for room: each reserves a block at least.
 pub const BURST: u64 = 10_000;
 /// Small, so that a burst finds blocks enough in a small segment.
 const BLOCK_BYTES: u32 = 512;
+const SEGMENT_BYTES: usize = 64 << 20;
 
 /// A store on a disk in memory, with the disk.
 pub struct Place {
@@ -29,6 +30,17 @@ impl Place {
         disk.set_order(Order::Fifo);
         let store = open_on(options, Arc::clone(&disk) as _).expect("a new store can be opened");
         Place { disk, store }
+    }
+
+    /// An empty store whose segments have grown: bursts of writes find room. Segments begin small and double.
+    pub fn grown(options: &Options) -> Place {
+        const BYTES: usize = 4 << 20;
+        let place = Place::new(&options.clone().segment_bytes(SEGMENT_BYTES as u64));
+        let large = Events::of(BYTES);
+        for _ in 0..SEGMENT_BYTES * 3 / 2 / BYTES {
+            settle(place.store.append("large", Expect::Any, [large.event()]).ok());
+        }
+        place
     }
 
     /// Closes the store and opens it again, so that nothing of it is in the tail image.
@@ -84,7 +96,12 @@ impl Random {
 /// Makes so many aggregates, each with one event, and waits until they are durable.
 pub fn create(store: &Store, aggregates: u64, events: &Events) {
     let write = |number| store.append(key(number), Expect::Absent, [events.event()]);
-    settle((0..aggregates).map(write).last().map(|ticket| ticket.expect("it is accepted")));
+    settle(newest((0..aggregates).map(write)));
+}
+
+/// Makes writes that are all accepted, and keeps the ticket of the last.
+pub fn newest(writes: impl Iterator<Item = Result<Ticket, Error>>) -> Option<Ticket> {
+    writes.fold(None, |_, ticket| Some(ticket.expect("it is accepted")))
 }
 
 /// Waits for the last of many writes: then all before it are durable too.

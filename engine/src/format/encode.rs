@@ -7,17 +7,16 @@
 use std::error::Error;
 use std::fmt;
 
-use smallvec::{Array, SmallVec};
-
 use crate::event::Event;
 use crate::expect::Expect;
+use crate::format::buffer::Buffer;
 use crate::format::bytes::{aligned, put};
 use crate::format::checksum;
 use crate::format::event;
-use crate::format::part::{self, PART_BYTES, Role};
+use crate::format::part::{self, PART_BYTES, PART_TABLE, Role};
 use crate::format::record::{
     CHECKSUM, CLIENT, CLIENT_SEQUENCE, EVENTS, EVENTS_CHECKSUM, FLAGS, HAS_CLIENT, HEAD_LENGTH,
-    KIND, KIND_WRITE, LENGTH, PART_TABLE, PARTS, TIME,
+    KIND, KIND_WRITE, LENGTH, PARTS, TIME,
 };
 use crate::id::Position;
 use crate::limits::{
@@ -59,9 +58,9 @@ const BODY_INLINE: usize = 256;
 #[derive(Default)]
 pub struct RecordEncoder {
     /// The fixed header and the part table; the keys too once finished.
-    head: SmallVec<[u8; HEAD_INLINE]>,
-    keys: SmallVec<[u8; KEYS_INLINE]>,
-    body: SmallVec<[u8; BODY_INLINE]>,
+    head: Buffer<HEAD_INLINE>,
+    keys: Buffer<KEYS_INLINE>,
+    body: Buffer<BODY_INLINE>,
     parts: usize,
     events: u32,
     /// The last part's own, and whether it takes events.
@@ -92,22 +91,24 @@ impl RecordEncoder {
     }
 
     /// Becomes the same record as `other`, in memory of its own.
-    pub fn copy_from(&mut self, other: &RecordEncoder) {
-        copy(&mut self.head, &other.head);
-        copy(&mut self.keys, &other.keys);
-        copy(&mut self.body, &other.body);
+    pub fn copy_from(&mut self, other: &RecordEncoder) -> Result<(), EncodeError> {
+        self.clear();
+        self.head.push(other.head())?;
+        self.keys.push(other.keys.as_slice())?;
+        self.body.push(other.body())?;
         self.parts = other.parts;
         self.events = other.events;
         self.part_events = other.part_events;
         self.part_start = other.part_start;
         self.appends = other.appends;
         self.finished = other.finished;
+        Ok(())
     }
 
     /// The memory that it keeps beyond its own size.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        spilled(&self.head) + spilled(&self.keys) + spilled(&self.body)
+        self.head.heap_bytes() + self.keys.heap_bytes() + self.body.heap_bytes()
     }
 
     /// Begins the part of one aggregate. The keys of a record's parts are all different: that is the caller's business.
@@ -124,14 +125,11 @@ impl RecordEncoder {
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             return Err(EncodeError::Limit("length of a key"));
         }
-        if self.head.is_empty() {
-            reserve(&mut self.head, PART_TABLE)?;
-            self.head.resize(PART_TABLE, 0);
+        if self.parts == 0 {
+            self.head.push(&[0; PART_TABLE])?;
         }
-        reserve(&mut self.head, PART_BYTES)?;
-        reserve(&mut self.keys, key.len())?;
-        self.head.extend_from_slice(&part::encode(role, expect, key.len() as u16));
-        self.keys.extend_from_slice(key);
+        self.head.push(&part::encode(role, expect, key.len() as u16))?;
+        self.keys.push(key)?;
         self.parts += 1;
         self.part_events = 0;
         self.part_start = self.body.len();
@@ -149,8 +147,7 @@ impl RecordEncoder {
         }
         let bytes = event::stored_bytes(event).ok_or(EncodeError::Limit("length of an event"))?;
         self.fits(bytes)?;
-        reserve(&mut self.body, bytes)?;
-        event::encode(event, &mut self.body);
+        event::encode(event, self.body.extend(bytes)?);
         self.events += 1;
         self.part_events += 1;
         Ok(())
@@ -163,22 +160,21 @@ impl RecordEncoder {
             return Err(EncodeError::Incomplete("no part appends"));
         }
         let head_bytes = self.head_bytes();
-        let more = head_bytes - self.head.len();
-        reserve(&mut self.head, more)?;
         let mut key_offset = self.head.len();
-        let table = self.head.get_mut(PART_TABLE..).unwrap_or_default();
+        let table = self.head.as_mut_slice().get_mut(PART_TABLE..).unwrap_or_default();
         for line in table.chunks_exact_mut(PART_BYTES) {
             part::set_key_offset(line, key_offset as u32);
             key_offset += part::key_bytes(line);
         }
-        self.head.extend_from_slice(&self.keys);
-        self.head.resize(head_bytes, 0);
+        let padding = head_bytes - key_offset;
+        self.head.push(self.keys.as_slice())?;
+        self.head.extend(padding)?.fill(0);
 
-        let head = &mut self.head;
+        let head = self.head.as_mut_slice();
         let length = (head_bytes + self.body.len()) as u32;
         put(head, LENGTH, length.to_le_bytes());
         put(head, HEAD_LENGTH, (head_bytes as u32).to_le_bytes());
-        put(head, EVENTS_CHECKSUM, checksum::plain(&self.body).to_le_bytes());
+        put(head, EVENTS_CHECKSUM, checksum::plain(self.body.as_slice()).to_le_bytes());
         if let Some((client, sequence)) = client {
             put(head, CLIENT, client.to_le_bytes());
             put(head, CLIENT_SEQUENCE, sequence.to_le_bytes());
@@ -195,7 +191,7 @@ impl RecordEncoder {
     /// it anew.
     pub fn set_version(&mut self, part: usize, version: u64) {
         debug_assert!(part < self.parts, "part {part} of {}", self.parts);
-        if let Some(line) = line_mut(&mut self.head, part) {
+        if let Some(line) = line_mut(self.head.as_mut_slice(), part) {
             part::set_version(line, version);
         }
     }
@@ -203,13 +199,13 @@ impl RecordEncoder {
     /// The head. Whole once the record is finished.
     #[must_use]
     pub fn head(&self) -> &[u8] {
-        &self.head
+        self.head.as_slice()
     }
 
     /// The body.
     #[must_use]
     pub fn body(&self) -> &[u8] {
-        &self.body
+        self.body.as_slice()
     }
 
     /// How many bytes the record takes in the log.
@@ -245,7 +241,7 @@ impl RecordEncoder {
         }
         let bytes = (self.body.len() - self.part_start) as u32;
         if let Some(line) =
-            self.parts.checked_sub(1).and_then(|last| line_mut(&mut self.head, last))
+            self.parts.checked_sub(1).and_then(|last| line_mut(self.head.as_mut_slice(), last))
         {
             part::set_events(line, self.part_events, bytes);
         }
@@ -283,17 +279,4 @@ pub fn seal(head: &mut [u8], time: i64, salt: u64, position: Position) -> u64 {
 
 fn line_mut(head: &mut [u8], part: usize) -> Option<&mut [u8]> {
     head.get_mut(PART_TABLE..)?.chunks_exact_mut(PART_BYTES).nth(part)
-}
-
-fn reserve<A: Array<Item = u8>>(memory: &mut SmallVec<A>, more: usize) -> Result<(), EncodeError> {
-    memory.try_reserve(more).map_err(|_| EncodeError::OutOfMemory)
-}
-
-fn copy<A: Array<Item = u8>>(to: &mut SmallVec<A>, from: &SmallVec<A>) {
-    to.clear();
-    to.extend_from_slice(from);
-}
-
-fn spilled<A: Array<Item = u8>>(memory: &SmallVec<A>) -> usize {
-    if memory.spilled() { memory.capacity() } else { 0 }
 }

@@ -12,10 +12,8 @@
 use std::fmt;
 use std::ops::Range;
 
-use smallvec::{Array, SmallVec};
-
 use crate::event::Event;
-use crate::format::bytes::{aligned, i64_at, is_zero, u8_at, u16_at, u32_at, u128_at};
+use crate::format::bytes::{aligned, i64_at, is_zero, put, u8_at, u16_at, u32_at, u128_at};
 use crate::format::damage::{Damage, matches, within};
 use crate::limits::{EVENT_TYPE_BYTES_MAX, WRITE_BYTES_MAX};
 
@@ -62,7 +60,7 @@ impl fmt::Debug for EventView<'_> {
 
 /// How many bytes an event takes, if its lengths are within the limits.
 pub(super) fn stored_bytes(event: &Event) -> Option<usize> {
-    let type_bytes = event.event_type().len();
+    let type_bytes = event.type_bytes().len();
     if !(1..=EVENT_TYPE_BYTES_MAX).contains(&type_bytes) {
         return None;
     }
@@ -74,23 +72,37 @@ pub(super) fn stored_bytes(event: &Event) -> Option<usize> {
         .filter(|bytes| *bytes <= WRITE_BYTES_MAX)
 }
 
-/// Appends an event that [`stored_bytes`] has measured, into memory that is already reserved.
-pub(super) fn encode<A: Array<Item = u8>>(event: &Event, body: &mut SmallVec<A>) {
+/// Writes an event that [`stored_bytes`] has measured into exactly as many bytes.
+pub(super) fn encode(event: &Event, place: &mut [u8]) {
     let (id, time) = (event.id_given(), event.time_given());
+    let (name, metadata, data) = (event.type_bytes(), event.metadata_given(), event.data());
     let flags = id.map_or(0, |_| HAS_ID) | time.map_or(0, |_| HAS_TIME);
-    body.extend_from_slice(&(event.data().len() as u32).to_le_bytes());
-    body.extend_from_slice(&(event.metadata_given().len() as u32).to_le_bytes());
-    body.extend_from_slice(&[event.event_type().len() as u8, flags, 0, 0]);
+    put(place, 0, (data.len() as u32).to_le_bytes());
+    put(place, 4, (metadata.len() as u32).to_le_bytes());
+    put(place, 8, [name.len() as u8, flags, 0, 0]);
+    let mut rest = place.get_mut(FIXED_BYTES..).unwrap_or_default();
     if let Some(id) = id {
-        body.extend_from_slice(&id.to_le_bytes());
+        rest = append(rest, &id.to_le_bytes());
     }
     if let Some(time) = time {
-        body.extend_from_slice(&time.to_le_bytes());
+        rest = append(rest, &time.to_le_bytes());
     }
-    body.extend_from_slice(event.event_type().as_bytes());
-    body.extend_from_slice(event.metadata_given());
-    body.extend_from_slice(event.data());
-    body.resize(aligned(body.len()), 0);
+    rest = append(rest, name);
+    rest = append(rest, metadata);
+    append(rest, data).fill(0);
+}
+
+/// Writes bytes to the beginning of a place that has room for them, and returns the rest of it.
+#[inline]
+fn append<'p>(place: &'p mut [u8], bytes: &[u8]) -> &'p mut [u8] {
+    debug_assert!(bytes.len() <= place.len());
+    match place.split_at_mut_checked(bytes.len()) {
+        Some((here, rest)) => {
+            here.copy_from_slice(bytes);
+            rest
+        }
+        None => &mut [],
+    }
 }
 
 /// Reads the event at `at`, which ends at or before `end`; both are counted from the start of the record.

@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+mod buffer;
 mod bytes;
 mod checksum;
 mod damage;
@@ -28,6 +29,7 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
+pub use buffer::Buffer;
 pub use checksum::{CHAIN_START, chain};
 pub use damage::Damage;
 pub use encode::{EncodeError, RecordEncoder, seal, set_links};
@@ -37,7 +39,7 @@ pub use identity::{
     IDENTITY_BYTES, IDENTITY_OFFSETS, Identity, IdentityError, SyncChoice, decode_pair,
 };
 pub use part::{PartView, Role};
-pub use record::{Lengths, RecordView};
+pub use record::{Lengths, RecordView, Shape};
 pub use scan::{Depth, Found, Scan, records, records_verified};
 pub use segment::{AcceptedEnd, FileName, Origin, SegmentHeader, SegmentKind};
 

@@ -24,6 +24,9 @@ use crate::format::event::EVENT_BYTES_MIN;
 use crate::id::Position;
 use crate::limits::{EVENTS_PER_WRITE_MAX, KEY_BYTES_MAX, WRITE_BYTES_MAX};
 
+/// Where the table starts in a record.
+pub(super) const PART_TABLE: usize = 64;
+/// How long a line of it is.
 pub(super) const PART_BYTES: usize = 48;
 
 const VERSION: usize = 0;
@@ -64,6 +67,8 @@ pub struct PartView<'a> {
     pub events: u32,
     /// How many bytes of the body they take.
     pub events_bytes: u32,
+    /// Where they start, counted from the start of the record.
+    pub events_at: usize,
     /// The record of the version before.
     pub prev: Position,
     /// The record of the newest version before this one that is divisible by 64.
@@ -120,60 +125,110 @@ pub(super) fn set_events(line: &mut [u8], events: u32, events_bytes: u32) {
     put(line, EVENTS_BYTES, events_bytes.to_le_bytes());
 }
 
+#[inline]
 pub(super) fn key_bytes(line: &[u8]) -> usize {
     u16_at(line, KEY_BYTES).into()
 }
 
+#[inline]
 pub(super) fn events_bytes(line: &[u8]) -> u32 {
     u32_at(line, EVENTS_BYTES)
 }
 
-/// Reads a line whose key must start at `key_offset`, which all lines before it add up to. `head` is the record's whole
-/// head.
-pub(super) fn decode<'a>(
-    head: &'a [u8],
-    line: &[u8],
-    index: usize,
-    key_offset: usize,
-) -> Result<PartView<'a>, Damage> {
-    let role = match u8_at(line, ROLE) {
-        1 => Role::Append,
-        2 => Role::Check,
-        found => return Err(Damage::Unsupported { what: "role", found: found.into() }),
+/// Where a part stands in its record: what all lines before its own add up to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) index: usize,
+    pub(super) key_offset: usize,
+    pub(super) events_at: usize,
+}
+
+impl Place {
+    /// Where the first of `parts` parts stands in a record whose head has so many bytes.
+    pub(super) const fn first(parts: usize, head_bytes: usize) -> Place {
+        Place { index: 0, key_offset: PART_TABLE + parts * PART_BYTES, events_at: head_bytes }
+    }
+
+    /// Where the part behind this one stands.
+    pub(super) const fn behind(self, part: &PartView<'_>) -> Place {
+        Place {
+            index: self.index + 1,
+            key_offset: self.key_offset + part.key.len(),
+            events_at: self.events_at + part.events_bytes as usize,
+        }
+    }
+}
+
+type Line = [u8; PART_BYTES];
+
+/// The line of the part with this index.
+#[inline]
+fn line(head: &[u8], index: usize) -> Option<&Line> {
+    head.get(PART_TABLE + index * PART_BYTES..)?.first_chunk()
+}
+
+/// Reads and checks the part that stands there. `head` is the record's whole head.
+pub(super) fn decode(head: &[u8], place: Place) -> Result<PartView<'_>, Damage> {
+    let truncated = |expected: usize| Damage::Truncated {
+        what: "record head",
+        expected: expected as u64,
+        found: head.len() as u64,
     };
-    let expected = u64_at(line, EXPECTED);
-    let expect = match u8_at(line, CONDITION) {
-        0 => Expect::Any,
-        1 => Expect::Exists,
-        2 => Expect::Absent,
-        3 => Expect::Version(expected),
-        found => return Err(Damage::Unsupported { what: "condition", found: found.into() }),
-    };
-    if !matches!(expect, Expect::Version(_)) {
-        matches("number of a condition that has none", expected, 0)?;
+    let line = line(head, place.index)
+        .ok_or_else(|| truncated(PART_TABLE + (place.index + 1) * PART_BYTES))?;
+    let (role, condition) = (u8_at(line, ROLE), u8_at(line, CONDITION));
+    if role_of(role).is_none() {
+        return Err(Damage::Unsupported { what: "role", found: role.into() });
+    }
+    match expect_of(line) {
+        None => return Err(Damage::Unsupported { what: "condition", found: condition.into() }),
+        Some(Expect::Version(_)) => {}
+        Some(_) => matches("number of a condition that has none", u64_at(line, EXPECTED), 0)?,
     }
     let key_bytes = key_bytes(line);
     within("key length", key_bytes as u64, 1, KEY_BYTES_MAX as u64)?;
-    matches("key offset", u32_at(line, KEY_OFFSET).into(), key_offset as u64)?;
-    let key =
-        head.get(key_offset..).and_then(|keys| keys.get(..key_bytes)).ok_or(Damage::Truncated {
-            what: "record head",
-            expected: (key_offset + key_bytes) as u64,
-            found: head.len() as u64,
-        })?;
-    let part = PartView {
-        index,
-        role,
-        expect,
-        key,
+    matches("key offset", u32_at(line, KEY_OFFSET).into(), place.key_offset as u64)?;
+    let part = read(head, place).ok_or_else(|| truncated(place.key_offset + key_bytes))?;
+    check(&part)?;
+    Ok(part)
+}
+
+/// Reads the part that stands there, which [`decode`] has accepted before.
+#[inline]
+pub(super) fn read(head: &[u8], place: Place) -> Option<PartView<'_>> {
+    let line = line(head, place.index)?;
+    Some(PartView {
+        index: place.index,
+        role: role_of(u8_at(line, ROLE))?,
+        expect: expect_of(line)?,
+        key: head.get(place.key_offset..)?.get(..key_bytes(line))?,
         version: u64_at(line, VERSION),
         events: u32_at(line, EVENTS),
         events_bytes: events_bytes(line),
+        events_at: place.events_at,
         prev: Position::from_raw(u64_at(line, PREV)),
         skip: Position::from_raw(u64_at(line, SKIP)),
-    };
-    check(&part)?;
-    Ok(part)
+    })
+}
+
+#[inline]
+const fn role_of(number: u8) -> Option<Role> {
+    match number {
+        1 => Some(Role::Append),
+        2 => Some(Role::Check),
+        _ => None,
+    }
+}
+
+#[inline]
+fn expect_of(line: &Line) -> Option<Expect> {
+    match u8_at(line, CONDITION) {
+        0 => Some(Expect::Any),
+        1 => Some(Expect::Exists),
+        2 => Some(Expect::Absent),
+        3 => Some(Expect::Version(u64_at(line, EXPECTED))),
+        _ => None,
+    }
 }
 
 /// What must hold within one part, wherever its record stands.

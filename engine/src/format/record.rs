@@ -28,7 +28,7 @@ use crate::format::bytes::{
 use crate::format::checksum;
 use crate::format::damage::{Damage, matches, within};
 use crate::format::event::{self, EVENT_BYTES_MIN, EventView};
-use crate::format::part::{self, PART_BYTES, PartView};
+use crate::format::part::{self, PART_BYTES, PART_TABLE, PartView, Place};
 use crate::id::Position;
 use crate::limits::{
     AGGREGATES_PER_WRITE_MAX, EVENTS_PER_WRITE_MAX, KEY_BYTES_MAX, WRITE_BYTES_MAX,
@@ -45,7 +45,6 @@ pub(super) const KIND: usize = 56;
 pub(super) const FLAGS: usize = 57;
 pub(super) const PARTS: usize = 58;
 pub(super) const EVENTS: usize = 60;
-pub(super) const PART_TABLE: usize = 64;
 
 pub(super) const KIND_WRITE: u8 = 1;
 pub(super) const HAS_CLIENT: u8 = 1;
@@ -84,6 +83,13 @@ impl Lengths {
     }
 }
 
+/// How a record whose head was checked is made up: with it, the same bytes are viewed again without being checked again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    head_bytes: u32,
+    parts: u16,
+}
+
 /// One write, borrowed from the bytes it was read from.
 #[derive(Clone, Copy)]
 pub struct RecordView<'a> {
@@ -111,6 +117,29 @@ impl<'a> RecordView<'a> {
     pub fn parse_trusted(bytes: &'a [u8]) -> Result<RecordView<'a>, Damage> {
         let lengths = RecordView::bound(bytes)?;
         RecordView::structured(bytes, lengths, |_| Ok(()))
+    }
+
+    /// As [`RecordView::parse_trusted`], for bytes that a view was made of before: only lengths are looked at again.
+    pub fn parse_again(bytes: &'a [u8]) -> Result<RecordView<'a>, Damage> {
+        let lengths = RecordView::bound(bytes)?;
+        let bytes = bytes.get(..lengths.record).unwrap_or_default();
+        let parts = u16_at(bytes, PARTS).into();
+        Ok(RecordView { bytes, head_bytes: lengths.head, parts })
+    }
+
+    /// The view whose [`shape`](RecordView::shape) this is, of the bytes it was made of.
+    #[inline]
+    #[must_use]
+    pub fn of_shape(bytes: &'a [u8], shape: Shape) -> RecordView<'a> {
+        let (head_bytes, parts) = (shape.head_bytes as usize, usize::from(shape.parts));
+        RecordView { bytes, head_bytes, parts }
+    }
+
+    /// How the record is made up.
+    #[inline]
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        Shape { head_bytes: self.head_bytes as u32, parts: self.parts as u16 }
     }
 
     fn bound(bytes: &[u8]) -> Result<Lengths, Damage> {
@@ -149,21 +178,20 @@ impl<'a> RecordView<'a> {
         within("number of events", events.into(), 1, EVENTS_PER_WRITE_MAX as u64)?;
 
         let parts = usize::from(parts);
-        let mut key_offset = PART_TABLE + parts * PART_BYTES;
-        let (mut events_sum, mut events_bytes_sum) = (0_u64, 0_u64);
-        for index in 0..parts {
-            let part = part::decode(head, table_line(head, index)?, index, key_offset)?;
+        let mut place = Place::first(parts, lengths.head);
+        let mut events_sum = 0_u64;
+        for _ in 0..parts {
+            let part = part::decode(head, place)?;
             check(&part)?;
-            key_offset += part.key.len();
             events_sum += u64::from(part.events);
-            events_bytes_sum += u64::from(part.events_bytes);
+            place = place.behind(&part);
         }
-        matches("record head length", lengths.head as u64, aligned(key_offset) as u64)?;
-        if !is_zero(head.get(key_offset..).unwrap_or_default()) {
+        matches("record head length", lengths.head as u64, aligned(place.key_offset) as u64)?;
+        if !is_zero(head.get(place.key_offset..).unwrap_or_default()) {
             return Err(Damage::Padding { what: "record head" });
         }
         matches("number of events", events.into(), events_sum)?;
-        matches("record length", lengths.record as u64, lengths.head as u64 + events_bytes_sum)?;
+        matches("record length", lengths.record as u64, place.events_at as u64)?;
         Ok(RecordView { bytes, head_bytes: lengths.head, parts })
     }
 
@@ -228,13 +256,12 @@ impl<'a> RecordView<'a> {
 
     /// Its parts, in the order in which the caller gave them.
     pub fn parts(&self) -> impl Iterator<Item = PartView<'a>> + use<'a> {
-        let record = *self;
-        let mut key_offset = PART_TABLE + record.parts * PART_BYTES;
-        (0..record.parts).map_while(move |index| {
-            let head = record.bytes.get(..record.head_bytes)?;
+        let head = self.bytes.get(..self.head_bytes).unwrap_or_default();
+        let mut place = Place::first(self.parts, self.head_bytes);
+        (0..self.parts).map_while(move |_| {
             // Decoded once already when the view was made, so this does not fail.
-            let part = part::decode(head, table_line(head, index).ok()?, index, key_offset).ok()?;
-            key_offset += part.key.len();
+            let part = part::read(head, place)?;
+            place = place.behind(&part);
             Some(part)
         })
     }
@@ -254,15 +281,18 @@ impl<'a> RecordView<'a> {
     /// The events of one part; none for a part that there is not.
     #[must_use]
     pub fn events_of(&self, part: usize) -> Events<'a> {
-        let mut at = self.head_bytes;
-        for found in self.parts() {
-            let end = at + found.events_bytes as usize;
-            if found.index == part {
-                return Events { record: self.bytes, at, end, left: found.events };
-            }
-            at = end;
+        match self.part(part) {
+            Some(part) => self.events_in(&part),
+            None => Events { record: self.bytes, at: 0, end: 0, left: 0 },
         }
-        Events { record: self.bytes, at, end: at, left: 0 }
+    }
+
+    /// The events of one of its parts.
+    #[inline]
+    #[must_use]
+    pub fn events_in(&self, part: &PartView<'a>) -> Events<'a> {
+        let (at, left) = (part.events_at, part.events);
+        Events { record: self.bytes, at, end: at + part.events_bytes as usize, left }
     }
 }
 
@@ -315,11 +345,6 @@ impl<'a> Iterator for Events<'a> {
 }
 
 impl ExactSizeIterator for Events<'_> {}
-
-fn table_line(head: &[u8], index: usize) -> Result<&[u8], Damage> {
-    let start = PART_TABLE + index * PART_BYTES;
-    head.get(start..start + PART_BYTES).ok_or(truncated(start + PART_BYTES, head.len()))
-}
 
 fn truncated(expected: usize, found: usize) -> Damage {
     Damage::Truncated { what: "record", expected: expected as u64, found: found as u64 }

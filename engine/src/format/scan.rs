@@ -274,7 +274,7 @@ impl<'a> Iterator for Records<'a> {
         let record = if self.verified {
             RecordView::parse(bytes, self.flush.origin.salt, position)
         } else {
-            RecordView::parse_trusted(bytes)
+            RecordView::parse_again(bytes)
         };
         match record {
             Ok(record) => {

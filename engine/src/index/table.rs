@@ -43,6 +43,7 @@ use super::arena::ADDRESS_BITS;
 use super::key::{SlotKey, start_bits, tag};
 use crate::reserve::slot_ref::SlotRef;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::prefetch;
 
 /// A probe starts at a line of the cache and so mostly ends within it.
 pub(super) const LINE_CELLS: usize = if cfg!(loom) { 2 } else { 8 };
@@ -121,15 +122,8 @@ impl<'a> Table<'a> {
     /// Asks for the line where the probe of this hash starts.
     #[inline]
     pub(super) fn prefetch(self, hash: u64) {
-        #[cfg(all(target_arch = "x86_64", not(loom), not(miri)))]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let line = self.cell(start_bits(hash) * LINE_CELLS).as_ptr();
-            // SAFETY: a prefetch reads nothing, whatever the address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
-        }
-        #[cfg(not(all(target_arch = "x86_64", not(loom), not(miri))))]
-        let _ = hash;
+        let line = self.cell(start_bits(hash) * LINE_CELLS);
+        prefetch::for_reading(std::ptr::from_ref(line).cast(), 1);
     }
 
     /// Which cells of the line where the probe of this hash starts repeat its tag, one bit each.

@@ -27,7 +27,7 @@ use arc_swap::ArcSwap;
 
 use crate::disk::{Chunk, Disk};
 use crate::error::{Error, ErrorKind};
-use crate::format::{Damage, FileName, Lengths, Origin, RecordView};
+use crate::format::{Damage, FileName, Lengths, Origin, RecordView, Shape};
 use crate::id::{Position, SegmentId, ShardId, StoreId};
 use crate::log::bytes::LogBytes;
 use crate::log::segment::{Files, Segment};
@@ -90,13 +90,15 @@ impl Snapshot {
 pub struct Record {
     bytes: LogBytes,
     position: Position,
+    shape: Shape,
     /// It never left our memory, so it needs no verification.
     trusted: bool,
 }
 
 impl Record {
-    pub(super) fn new(bytes: LogBytes, position: Position, trusted: bool) -> Record {
-        Record { bytes, position, trusted }
+    /// `shape` is that of a view of these bytes.
+    pub(super) fn new(bytes: LogBytes, position: Position, shape: Shape, trusted: bool) -> Record {
+        Record { bytes, position, shape, trusted }
     }
 
     /// Where it stands.
@@ -109,9 +111,10 @@ impl Record {
         &self.bytes
     }
 
-    /// What it says. Its head was verified when the record was read.
-    pub fn view(&self) -> Result<RecordView<'_>, Damage> {
-        RecordView::parse_trusted(&self.bytes)
+    /// What it says. Its head was checked when the record was read.
+    #[inline]
+    pub fn view(&self) -> RecordView<'_> {
+        RecordView::of_shape(&self.bytes, self.shape)
     }
 
     /// Verifies its events, unless they never left our memory.
@@ -310,10 +313,12 @@ impl Catalogue {
             None => self.bytes_of(&source, position, length)?,
         };
         let trusted = source.span.is_some();
-        if !trusted {
-            RecordView::parse(&bytes, source.segment.salt(), position).map_err(damaged)?;
-        }
-        Ok(Record::new(bytes, position, trusted))
+        let view = match trusted {
+            true => RecordView::parse_trusted(&bytes),
+            false => RecordView::parse(&bytes, source.segment.salt(), position),
+        };
+        let shape = view.map_err(damaged)?.shape();
+        Ok(Record::new(bytes, position, shape, trusted))
     }
 
     /// `bytes` bytes from a position on, all below `end`, which is or was the watermark.

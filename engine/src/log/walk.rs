@@ -223,13 +223,14 @@ impl OpenFlush {
             true => RecordView::parse_trusted(rest),
             false => RecordView::parse(rest, self.salt, position),
         };
-        let length = view.map_err(|damage| catalogue.damaged(position, &damage))?.length();
-        let end = self.at + length;
+        let view = view.map_err(|damage| catalogue.damaged(position, &damage))?;
+        let shape = view.shape();
+        let end = self.at + view.length();
         let bytes = self.content.slice(self.at..end);
         let outside = || catalogue.corrupt(position, "the record ends outside its flush");
         let bytes = bytes.ok_or_else(outside)?;
         self.at = end;
-        Ok(Some(Record::new(bytes, position, self.trusted)))
+        Ok(Some(Record::new(bytes, position, shape, self.trusted)))
     }
 }
 

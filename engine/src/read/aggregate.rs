@@ -253,7 +253,7 @@ fn begin(
 
 /// Appends the events that a record has of the aggregate.
 fn load(chain: &Chain, record: &Record, events: &mut VecDeque<Recorded>) -> Result<(), Damage> {
-    let view = record.view()?;
+    let view = record.view();
     record.verify_events(&view)?;
     if let Some(part) = chain.part(&view) {
         for event in Recorded::of_part(record, &view, part) {

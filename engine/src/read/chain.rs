@@ -124,8 +124,7 @@ impl Chain {
     /// What a record says of this aggregate; it must be at `expected`, if that is known.
     fn link(&self, record: Record, expected: Option<u64>) -> Result<Link, Error> {
         let position = record.position();
-        let view = record.view().map_err(|damage| self.damaged(position, &damage))?;
-        let Some(part) = self.part(&view) else {
+        let Some(part) = self.part(&record.view()) else {
             let what = "the record appends nothing to the aggregate whose version should be here";
             return Err(self.corrupt(position, what));
         };

@@ -78,7 +78,7 @@ impl Recorded {
         view: &'a RecordView<'a>,
         part: PartView<'a>,
     ) -> impl Iterator<Item = Result<Recorded, Damage>> + use<'a> {
-        view.events_of(part.index)
+        view.events_in(&part)
             .zip(0_u32..)
             .map(move |(event, index)| Ok(Recorded::new(record, view, &part, index, &event?)))
     }

@@ -70,8 +70,8 @@ impl LogRead {
         Writes { walk: self.walk, failed: self.failed, limit: self.limit }
     }
 
-    /// The events of the next write.
-    fn advance(&mut self) -> Option<Result<(), Error>> {
+    /// The events of the next write: the first is returned, those behind it are kept.
+    fn advance(&mut self) -> Option<Result<Option<Recorded>, Error>> {
         if let Some(error) = self.failed.take() {
             return Some(Err(error));
         }
@@ -84,23 +84,25 @@ impl LogRead {
         Some(read.map_err(|damage| {
             self.events.clear();
             let error = walk.catalogue().damaged(record.position(), &damage);
-            match record.view() {
-                Ok(view) => error.with_keys(view.parts().map(|part| part.key)),
-                Err(_) => error,
-            }
+            error.with_keys(record.view().parts().map(|part| part.key))
         }))
     }
 }
 
-fn collect(record: &Record, events: &mut VecDeque<Recorded>) -> Result<(), Damage> {
-    let view = record.view()?;
+/// The first event of a record. Those behind it are appended to `rest`.
+fn collect(record: &Record, rest: &mut VecDeque<Recorded>) -> Result<Option<Recorded>, Damage> {
+    let view = record.view();
     record.verify_events(&view)?;
+    let mut first = None;
     for part in view.parts() {
         for event in Recorded::of_part(record, &view, part) {
-            events.push_back(event?);
+            match &first {
+                None => first = Some(event?),
+                Some(_) => rest.push_back(event?),
+            }
         }
     }
-    Ok(())
+    Ok(first)
 }
 
 impl Iterator for LogRead {
@@ -111,13 +113,16 @@ impl Iterator for LogRead {
             return None;
         }
         loop {
-            if let Some(event) = self.events.pop_front() {
-                self.limit -= 1;
-                return Some(Ok(event));
-            }
-            if let Err(error) = self.advance()? {
-                return Some(Err(error));
-            }
+            let event = match self.events.pop_front() {
+                Some(event) => event,
+                None => match self.advance()? {
+                    Ok(Some(event)) => event,
+                    Ok(None) => continue,
+                    Err(error) => return Some(Err(error)),
+                },
+            };
+            self.limit -= 1;
+            return Some(Ok(event));
         }
     }
 }

@@ -20,10 +20,7 @@ impl RecordedWrite {
     pub(super) fn new(catalogue: &Catalogue, record: Record) -> Result<RecordedWrite, Error> {
         if let Err(damage) = check(&record) {
             let error = catalogue.damaged(record.position(), &damage);
-            return Err(match record.view() {
-                Ok(view) => error.with_keys(view.parts().map(|part| part.key)),
-                Err(_) => error,
-            });
+            return Err(error.with_keys(record.view().parts().map(|part| part.key)));
         }
         Ok(RecordedWrite { record })
     }
@@ -37,39 +34,36 @@ impl RecordedWrite {
     /// When it was committed, in microseconds since 1970.
     #[must_use]
     pub fn commit_time(&self) -> i64 {
-        self.view().map_or(0, |view| view.time())
+        self.view().time()
     }
 
     /// The client and its sequence, if the write carried them.
     #[must_use]
     pub fn client(&self) -> Option<(u128, u64)> {
-        self.view()?.client()
+        self.view().client()
     }
 
     /// Its parts, one for each aggregate, in the order in which the caller gave them.
     pub fn parts(&self) -> impl Iterator<Item = RecordedPart<'_>> {
         let view = self.view();
-        view.into_iter().flat_map(move |view| {
-            view.parts().map(move |part| RecordedPart { record: &self.record, view, part })
-        })
+        view.parts().map(move |part| RecordedPart { record: &self.record, view, part })
     }
 
     /// The version of one of its aggregates: after the write, or as a check has seen it.
     #[must_use]
     pub fn version_of(&self, key: &[u8]) -> Option<u64> {
-        self.view()?.find_part(key).map(|part| part.version)
+        self.view().find_part(key).map(|part| part.version)
     }
 
-    /// There always is one: it was decoded before.
-    fn view(&self) -> Option<RecordView<'_>> {
-        self.record.view().ok()
+    fn view(&self) -> RecordView<'_> {
+        self.record.view()
     }
 }
 
 fn check(record: &Record) -> Result<(), Damage> {
-    let view = record.view()?;
+    let view = record.view();
     record.verify_events(&view)?;
-    view.parts().flat_map(|part| view.events_of(part.index)).try_for_each(|event| event.map(|_| ()))
+    view.parts().flat_map(|part| view.events_in(&part)).try_for_each(|event| event.map(|_| ()))
 }
 
 impl fmt::Debug for RecordedWrite {
@@ -119,7 +113,7 @@ impl<'a> RecordedPart<'a> {
     pub fn events(&self) -> impl Iterator<Item = Recorded> + use<'a> {
         let (record, view, part) = (self.record, self.view, self.part);
         // They were decoded when the write was read, so none fails.
-        view.events_of(part.index)
+        view.events_in(&part)
             .flatten()
             .zip(0_u32..)
             .map(move |(event, index)| Recorded::new(record, &view, &part, index, &event))

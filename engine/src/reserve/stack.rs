@@ -116,6 +116,13 @@ impl<P> Batch<P> {
     pub fn peek(&self) -> Option<WriteRef<P>> {
         NonNull::new(self.first).map(WriteRef)
     }
+
+    /// The one behind the first.
+    pub fn peek_second(&self) -> Option<WriteRef<P>> {
+        // SAFETY: what was taken off the stack is alive as long as the log writer, which has the batch, wants it.
+        let first = unsafe { self.peek()?.get() };
+        NonNull::new(first.next.load(Ordering::Relaxed)).map(WriteRef)
+    }
 }
 
 impl<P> Iterator for Batch<P> {

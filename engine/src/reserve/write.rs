@@ -193,6 +193,11 @@ impl<P> PartialEq for WriteRef<P> {
 unsafe impl<P: Send> Send for WriteRef<P> {}
 
 impl<P> WriteRef<P> {
+    /// Where it stands.
+    pub fn address(self) -> *const u8 {
+        self.0.as_ptr().cast_const().cast()
+    }
+
     /// The write.
     ///
     /// # Safety

@@ -35,6 +35,7 @@ pub mod epoch;
 #[cfg(loom)]
 pub mod fault;
 pub mod permits;
+pub mod prefetch;
 pub mod wake_word;
 pub mod waker;
 pub mod watermark;

@@ -2,7 +2,7 @@
 
 use super::LogWriter;
 use super::flush::{Placed, broken};
-use super::request::{Kind, Payload, Tag};
+use super::request::{Kind, Payload, Request, Tag};
 use crate::error::Error;
 use crate::format::{self, FLUSH_HEADER_BYTES};
 use crate::id::Position;
@@ -10,7 +10,7 @@ use crate::limits::FLUSH_BYTES_TARGET;
 use crate::reserve::decide;
 use crate::reserve::stack::Batch;
 use crate::reserve::write::{Status, Write, WriteRef};
-use crate::sync::epoch;
+use crate::sync::{epoch, prefetch};
 
 impl LogWriter {
     /// Places what has been submitted, as far as there is room. Whether anything was done.
@@ -24,6 +24,9 @@ impl LogWriter {
                 };
             }
             let Some(request) = self.batch.peek() else { return Ok(progress) };
+            if let Some(next) = self.batch.peek_second() {
+                prefetch::for_reading(next.address(), size_of::<Request>());
+            }
             if !self.place_one(request)? {
                 return Ok(progress);
             }

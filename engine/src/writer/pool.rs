@@ -15,6 +15,7 @@ use super::request::{Kind, Payload, Plan, Request, Taken};
 use crate::format::RecordEncoder;
 use crate::reserve::write::Write;
 use crate::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use crate::sync::prefetch;
 
 /// How many requests hang together.
 pub(crate) const BATCH: usize = 256;
@@ -115,7 +116,13 @@ pub(crate) fn take() -> Box<Request> {
                     EMPTIED.hang(emptied);
                 }
             }
-            spare.as_mut().and_then(|batch| batch.pop())
+            let batch = spare.as_mut()?;
+            let request = batch.pop();
+            // The log writer had them last: what the next call writes is on its way here meanwhile.
+            if let Some(next) = batch.last() {
+                prefetch::for_writing((&raw const **next).cast(), size_of::<Request>());
+            }
+            request
         })
         .ok()
         .flatten()

@@ -10,6 +10,10 @@ use crate::id::Position;
 use crate::reserve::decide;
 use crate::reserve::stack::Batch;
 use crate::reserve::write::Status;
+use crate::sync::prefetch;
+
+/// The slots of a request are asked for when the one so many places before it is published.
+const PUBLISHED_AHEAD: usize = 8;
 
 impl LogWriter {
     /// Takes completions, and publishes what is durable, in order. Whether anything was done.
@@ -55,7 +59,13 @@ impl LogWriter {
 
     /// Shows what a flush has changed: the slots, then the watermark.
     fn publish(&mut self, flight: &Flight) {
-        for placed in &flight.requests {
+        for (nth, placed) in flight.requests.iter().enumerate() {
+            if let Some(ahead) = flight.requests.get(nth + PUBLISHED_AHEAD) {
+                // SAFETY: a request in a flight is alive until the retirement frees it.
+                for entry in unsafe { ahead.request.get() }.entries() {
+                    prefetch::for_writing(std::ptr::from_ref(&*entry.slot).cast(), 1);
+                }
+            }
             if placed.position.is_none() {
                 continue;
             }

@@ -5,7 +5,7 @@ use triomphe::Arc;
 
 use crate::error::Error;
 use crate::expect::Expect;
-use crate::format::RecordEncoder;
+use crate::format::{Buffer, EncodeError, RecordEncoder};
 use crate::id::Position;
 use crate::reserve::cell::Cell;
 use crate::reserve::decide::Look;
@@ -34,17 +34,17 @@ pub(crate) struct Payload {
 
 impl Payload {
     /// Takes over what another attempt of the same write was to do.
-    pub(crate) fn copy_from(&mut self, other: &Payload) {
+    pub(crate) fn copy_from(&mut self, other: &Payload) -> Result<(), EncodeError> {
         self.kind = other.kind;
-        self.record.copy_from(&other.record);
-        self.plan.copy_from(&other.plan);
+        self.record.copy_from(&other.record)?;
+        self.plan.copy_from(&other.plan)
     }
 }
 
 /// What a write asks of each aggregate, as its submitter notes it.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    keys: SmallVec<[u8; 32]>,
+    keys: Buffer<36>,
     pub(crate) parts: SmallVec<[PlannedPart; 1]>,
 }
 
@@ -72,9 +72,15 @@ impl Plan {
         self.parts.clear();
     }
 
-    pub(crate) fn push(&mut self, key: &[u8], hash: u64, expect: Expect, check: bool) {
+    pub(crate) fn push(
+        &mut self,
+        key: &[u8],
+        hash: u64,
+        expect: Expect,
+        check: bool,
+    ) -> Result<(), EncodeError> {
         let key_start = self.keys.len() as u32;
-        self.keys.extend_from_slice(key);
+        self.keys.push(key)?;
         let key_end = self.keys.len() as u32;
         self.parts.push(PlannedPart {
             key_start,
@@ -87,21 +93,23 @@ impl Plan {
             client: None,
             client_seen: Look::NOTHING,
         });
+        Ok(())
     }
 
     pub(crate) fn key(&self, part: &PlannedPart) -> &[u8] {
-        self.keys.get(part.key_start as usize..part.key_end as usize).unwrap_or_default()
+        let keys = self.keys.as_slice();
+        keys.get(part.key_start as usize..part.key_end as usize).unwrap_or_default()
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
         self.parts.iter().map(|part| self.key(part))
     }
 
-    pub(crate) fn copy_from(&mut self, other: &Plan) {
-        self.keys.clear();
-        self.keys.extend_from_slice(&other.keys);
-        self.parts.clear();
+    pub(crate) fn copy_from(&mut self, other: &Plan) -> Result<(), EncodeError> {
+        self.clear();
+        self.keys.push(other.keys.as_slice())?;
         self.parts.extend_from_slice(&other.parts);
+        Ok(())
     }
 }
 
@@ -132,7 +140,7 @@ pub(crate) struct Done {
 /// that it appends to first, then those that it only checks.
 #[derive(Debug, Default)]
 pub(crate) struct Asked {
-    keys: SmallVec<[u8; 24]>,
+    keys: Buffer<28>,
     /// Where each key ends, and the version.
     ends: SmallVec<[(u32, u64); 1]>,
     appended: u16,
@@ -147,26 +155,27 @@ impl Asked {
         self.appended = 0;
     }
 
-    pub(crate) fn push_appended(&mut self, key: &[u8], version: u64) {
+    pub(crate) fn push_appended(&mut self, key: &[u8], version: u64) -> Result<(), EncodeError> {
         debug_assert_eq!(usize::from(self.appended), self.ends.len());
         self.appended += 1;
-        self.push(key, version);
+        self.push(key, version)
     }
 
-    pub(crate) fn push_checked(&mut self, key: &[u8], version: u64) {
-        self.push(key, version);
+    pub(crate) fn push_checked(&mut self, key: &[u8], version: u64) -> Result<(), EncodeError> {
+        self.push(key, version)
     }
 
-    fn push(&mut self, key: &[u8], version: u64) {
-        self.keys.extend_from_slice(key);
+    fn push(&mut self, key: &[u8], version: u64) -> Result<(), EncodeError> {
+        self.keys.push(key)?;
         self.ends.push((self.keys.len() as u32, version));
+        Ok(())
     }
 
     /// All of them.
     pub(crate) fn versions(&self) -> impl Iterator<Item = (&[u8], u64)> {
         let mut from = 0;
         self.ends.iter().map(move |&(end, version)| {
-            let key = self.keys.get(from..end as usize).unwrap_or_default();
+            let key = self.keys.as_slice().get(from..end as usize).unwrap_or_default();
             from = end as usize;
             (key, version)
         })
@@ -217,11 +226,11 @@ mod tests {
     #[test]
     fn versions_come_back_by_key() {
         let mut versions = Asked::default();
-        versions.push_checked(b"seen", 9);
+        versions.push_checked(b"seen", 9).unwrap();
         assert_eq!(versions.first(), 0);
         versions.clear();
-        versions.push_appended(b"a", 3);
-        versions.push_checked(b"long key", 1);
+        versions.push_appended(b"a", 3).unwrap();
+        versions.push_checked(b"long key", 1).unwrap();
         assert_eq!(
             versions.versions().collect::<Vec<_>>(),
             [(b"a".as_slice(), 3), (b"long key".as_slice(), 1)]

@@ -177,8 +177,11 @@ fn clients(results: &Results) -> Plot {
     }
 }
 
+/// A percentile by name.
+type Percentile = (&'static str, fn(&Latency) -> u64);
+
 fn offered(results: &Results) -> Plot {
-    let percentiles: [(&str, fn(&Latency) -> u64); 3] =
+    let percentiles: [Percentile; 3] =
         [("p99", |l| l.p99), ("p50", |l| l.p50), ("p99.9", |l| l.p999)];
     let mut views = Vec::new();
     for group in
@@ -247,6 +250,9 @@ fn inverse(rate: &Spread) -> Option<Spread> {
     })
 }
 
+/// What the cases of a group share: workload, unit, the other numbers as bits, the words of the name.
+type Likeness<'a> = (&'a str, &'a str, BTreeMap<&'a str, u64>, String);
+
 /// Cases that differ in one number only.
 struct Group<'a> {
     label: String,
@@ -283,7 +289,7 @@ fn groups_by<'a>(
     varied: &[&str],
     x: impl Fn(&Run) -> Option<f64>,
 ) -> Vec<Group<'a>> {
-    let mut groups: Vec<((&str, &str, BTreeMap<&str, u64>, String), Group<'a>)> = Vec::new();
+    let mut groups: Vec<(Likeness<'_>, Group<'a>)> = Vec::new();
     let ours = |run: &&Run| run.verified && workloads.contains(&run.workload.as_str());
     for run in results.runs.iter().filter(ours) {
         let Some(at) = x(run) else { continue };
