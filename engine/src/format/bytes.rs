@@ -6,6 +6,7 @@
 /// What records and events are padded to.
 pub(super) const ALIGN: usize = 8;
 
+#[inline]
 pub(super) const fn aligned(bytes: usize) -> usize {
     bytes.next_multiple_of(ALIGN)
 }
@@ -47,6 +48,7 @@ pub(super) fn u128_at(bytes: &[u8], at: usize) -> u128 {
 }
 
 /// Writes a number, given as its little-endian bytes.
+#[inline]
 pub(super) fn put<const N: usize>(bytes: &mut [u8], at: usize, number: [u8; N]) {
     debug_assert!(at + N <= bytes.len(), "{N} bytes at {at} of {}", bytes.len());
     if let Some(place) = bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {

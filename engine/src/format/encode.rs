@@ -78,6 +78,7 @@ impl RecordEncoder {
     }
 
     /// Forgets the record and keeps the memory.
+    #[inline]
     pub fn clear(&mut self) {
         self.head.clear();
         self.keys.clear();
@@ -112,6 +113,7 @@ impl RecordEncoder {
     }
 
     /// Begins the part of one aggregate. The keys of a record's parts are all different: that is the caller's business.
+    #[inline]
     pub fn begin_part(
         &mut self,
         role: Role,
@@ -138,6 +140,7 @@ impl RecordEncoder {
     }
 
     /// Adds an event to the part that was begun last.
+    #[inline]
     pub fn push_event(&mut self, event: &Event) -> Result<(), EncodeError> {
         if self.finished || !self.appends {
             return Err(EncodeError::Incomplete("an event outside a part that appends"));
@@ -170,25 +173,27 @@ impl RecordEncoder {
         self.head.push(self.keys.as_slice())?;
         self.head.extend(padding)?.fill(0);
 
-        let head = self.head.as_mut_slice();
+        let mut fixed = [0; PART_TABLE];
         let length = (head_bytes + self.body.len()) as u32;
-        put(head, LENGTH, length.to_le_bytes());
-        put(head, HEAD_LENGTH, (head_bytes as u32).to_le_bytes());
-        put(head, EVENTS_CHECKSUM, checksum::plain(self.body.as_slice()).to_le_bytes());
+        put(&mut fixed, LENGTH, length.to_le_bytes());
+        put(&mut fixed, HEAD_LENGTH, (head_bytes as u32).to_le_bytes());
+        put(&mut fixed, EVENTS_CHECKSUM, checksum::plain(self.body.as_slice()).to_le_bytes());
         if let Some((client, sequence)) = client {
-            put(head, CLIENT, client.to_le_bytes());
-            put(head, CLIENT_SEQUENCE, sequence.to_le_bytes());
-            put(head, FLAGS, [HAS_CLIENT]);
+            put(&mut fixed, CLIENT, client.to_le_bytes());
+            put(&mut fixed, CLIENT_SEQUENCE, sequence.to_le_bytes());
+            put(&mut fixed, FLAGS, [HAS_CLIENT]);
         }
-        put(head, KIND, [KIND_WRITE]);
-        put(head, PARTS, (self.parts as u16).to_le_bytes());
-        put(head, EVENTS, self.events.to_le_bytes());
+        put(&mut fixed, KIND, [KIND_WRITE]);
+        put(&mut fixed, PARTS, (self.parts as u16).to_le_bytes());
+        put(&mut fixed, EVENTS, self.events.to_le_bytes());
+        put(self.head.as_mut_slice(), 0, fixed);
         self.finished = true;
         Ok(())
     }
 
     /// States a part's version: the one after the write, or the one that a check has seen. Each attempt to reserve sets
     /// it anew.
+    #[inline]
     pub fn set_version(&mut self, part: usize, version: u64) {
         debug_assert!(part < self.parts, "part {part} of {}", self.parts);
         if let Some(line) = line_mut(self.head.as_mut_slice(), part) {
@@ -197,33 +202,39 @@ impl RecordEncoder {
     }
 
     /// The head. Whole once the record is finished.
+    #[inline]
     #[must_use]
     pub fn head(&self) -> &[u8] {
         self.head.as_slice()
     }
 
     /// The body.
+    #[inline]
     #[must_use]
     pub fn body(&self) -> &[u8] {
         self.body.as_slice()
     }
 
     /// How many bytes the record takes in the log.
+    #[inline]
     #[must_use]
     pub fn record_bytes(&self) -> usize {
         self.head_bytes() + self.body.len()
     }
 
     /// How many events it has.
+    #[inline]
     #[must_use]
     pub fn events(&self) -> u32 {
         self.events
     }
 
+    #[inline]
     fn head_bytes(&self) -> usize {
         aligned(PART_TABLE + self.parts * PART_BYTES + self.keys.len())
     }
 
+    #[inline]
     fn fits(&self, more: usize) -> Result<(), EncodeError> {
         if self.record_bytes() + more > WRITE_BYTES_MAX {
             return Err(EncodeError::Limit("length of the write"));
@@ -232,6 +243,7 @@ impl RecordEncoder {
     }
 
     /// Writes down what the part begun last has got.
+    #[inline]
     fn end_part(&mut self) -> Result<(), EncodeError> {
         if self.finished {
             return Err(EncodeError::Incomplete("it is finished already"));
@@ -277,6 +289,7 @@ pub fn seal(head: &mut [u8], time: i64, salt: u64, position: Position) -> u64 {
     checksum
 }
 
+#[inline]
 fn line_mut(head: &mut [u8], part: usize) -> Option<&mut [u8]> {
     head.get_mut(PART_TABLE..)?.chunks_exact_mut(PART_BYTES).nth(part)
 }

@@ -92,6 +92,7 @@ impl fmt::Debug for PartView<'_> {
 }
 
 /// A new line of the table: no events yet, no version, no links.
+#[inline]
 pub(super) fn encode(role: Role, expect: Expect, key_bytes: u16) -> [u8; PART_BYTES] {
     let (condition, expected) = match expect {
         Expect::Any => (0_u8, 0),
@@ -107,19 +108,23 @@ pub(super) fn encode(role: Role, expect: Expect, key_bytes: u16) -> [u8; PART_BY
     line
 }
 
+#[inline]
 pub(super) fn set_version(line: &mut [u8], version: u64) {
     put(line, VERSION, version.to_le_bytes());
 }
 
+#[inline]
 pub(super) fn set_links(line: &mut [u8], prev: Position, skip: Position) {
     put(line, PREV, prev.get().to_le_bytes());
     put(line, SKIP, skip.get().to_le_bytes());
 }
 
+#[inline]
 pub(super) fn set_key_offset(line: &mut [u8], offset: u32) {
     put(line, KEY_OFFSET, offset.to_le_bytes());
 }
 
+#[inline]
 pub(super) fn set_events(line: &mut [u8], events: u32, events_bytes: u32) {
     put(line, EVENTS, events.to_le_bytes());
     put(line, EVENTS_BYTES, events_bytes.to_le_bytes());

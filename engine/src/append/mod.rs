@@ -9,260 +9,31 @@
 //! Ticket
 //! ```
 
-use std::fmt;
+mod builder;
+mod record;
+mod replay;
+
 use std::sync::Arc;
 
+pub use builder::Write;
+pub(crate) use replay::Replay;
+
+use self::record::{add_events, finish, no_events, refused};
+use self::replay::unanswerable;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::expect::Expect;
-use crate::format::{EncodeError, Role};
 use crate::index::SlotKey;
-use crate::key;
-use crate::limits;
-use crate::read::RecordedWrite;
 use crate::reserve::decide::{self, Look};
-use crate::reserve::slot::client_version;
 use crate::reserve::slot_ref::SlotRef;
 use crate::reserve::step;
 use crate::reserve::write::{Entry, Status};
 use crate::shard::Shard;
-use crate::store::Store;
 use crate::sync::epoch::{self, Guard};
-use crate::ticket::{Committed, Ticket};
+use crate::ticket::Ticket;
 use crate::writer::intake::Patience;
 use crate::writer::pool;
-use crate::writer::request::{Asked, Done, Kind, Payload, Plan, Request, Tag, Taken, TicketCell};
-
-/// A write to one or several aggregates: all of it takes effect, or nothing.
-///
-/// Made by [`Store::write`]. The aggregates must live on one shard. Each appears once.
-#[must_use = "nothing is written before `submit`"]
-pub struct Write {
-    store: Store,
-    request: Box<Request>,
-    shard: Option<usize>,
-    client: Option<(u128, u64)>,
-    /// What was wrong first.
-    wrong: Option<Error>,
-}
-
-impl Write {
-    pub(crate) fn new(store: Store) -> Write {
-        Write { store, request: pool::take(), shard: None, client: None, wrong: None }
-    }
-
-    /// Appends events to an aggregate, on a condition.
-    pub fn append(
-        self,
-        key: impl AsRef<[u8]>,
-        expect: Expect,
-        events: impl IntoIterator<Item = Event>,
-    ) -> Write {
-        self.with(|write| write.add(key.as_ref(), expect, Some(&mut events.into_iter())))
-    }
-
-    /// Demands something of an aggregate that the write does not change. `Any` demands nothing and is refused.
-    pub fn check(self, key: impl AsRef<[u8]>, expect: Expect) -> Write {
-        self.with(|write| {
-            if expect == Expect::Any {
-                return Err(Error::invalid(
-                    "a check expects any version, which checks nothing: expected `Exists`, `Absent` or a version",
-                ));
-            }
-            write.add(key.as_ref(), expect, None)
-        })
-    }
-
-    /// Makes a retry safe: names the client and the number of this write among its writes. Numbers of a client rise.
-    ///
-    /// Sent again as the newest of its client on the aggregates that it appends to, a write returns its original result
-    /// ([`Committed::is_replay`]), whatever its expected versions say. With a number that is not higher than
-    /// all seen and not the newest it is refused: [`ErrorKind::Duplicate`].
-    pub fn client(mut self, client: u128, sequence: u64) -> Write {
-        self.client = Some((client, sequence));
-        self
-    }
-
-    /// Submits the write. Waits while limits on work in flight are reached and somebody works on it.
-    ///
-    /// # Errors
-    ///
-    /// See [`ErrorKind`]. After any error, nothing of the write is readable, now or after a crash.
-    pub fn submit(self) -> Result<Ticket, Error> {
-        self.submit_with(Patience::Wait)
-    }
-
-    /// As [`submit`](Write::submit), but says [`Busy`](ErrorKind::Busy) or [`Full`](ErrorKind::Full) instead of waiting.
-    pub fn try_submit(self) -> Result<Ticket, Error> {
-        self.submit_with(Patience::Refuse)
-    }
-
-    fn submit_with(self, patience: Patience) -> Result<Ticket, Error> {
-        let Write { store, mut request, shard, client, wrong } = self;
-        if let Some(wrong) = wrong {
-            pool::give(request);
-            return Err(wrong);
-        }
-        let Some(shard) = shard.and_then(|shard| store.shard(shard)) else {
-            pool::give(request);
-            return Err(Error::invalid("a write is empty: expected an append or a check at least"));
-        };
-        if let Err(wrong) = finish(&mut request, client, store.write_bytes_max()) {
-            pool::give(request);
-            return Err(wrong);
-        }
-        shard.submit(request, client, patience)
-    }
-
-    fn with(mut self, step: impl FnOnce(&mut Write) -> Result<(), Error>) -> Write {
-        if self.wrong.is_none() {
-            self.wrong = step(&mut self).err();
-        }
-        self
-    }
-
-    fn add(
-        &mut self,
-        key: &[u8],
-        expect: Expect,
-        events: Option<&mut dyn Iterator<Item = Event>>,
-    ) -> Result<(), Error> {
-        key::check(key)?;
-        let plan = &mut self.request.payload.plan;
-        if plan.parts.len() == limits::AGGREGATES_PER_WRITE_MAX {
-            return Err(Error::too_large(
-                "the write",
-                plan.parts.len() + 1,
-                limits::AGGREGATES_PER_WRITE_MAX,
-                "aggregates",
-            ));
-        }
-        let route = self.store.route(key);
-        if plan.parts.iter().any(|part| part.hash == route.hash && plan.key(part) == key) {
-            return Err(Error::invalid("an aggregate appears twice in one write").with_keys([key]));
-        }
-        if *self.shard.get_or_insert(route.shard) != route.shard {
-            let keys = plan.keys().chain([key]);
-            return Err(Error::new(
-                ErrorKind::CrossShard,
-                "the aggregates of a write live on different shards: expected one shard",
-            )
-            .with_keys(keys));
-        }
-        plan.push(key, route.hash, expect, events.is_none()).map_err(|e| refused(e, key))?;
-        add_part(&mut self.request, key, expect, events)
-    }
-}
-
-impl fmt::Debug for Write {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Write")
-            .field("aggregates", &self.request.payload.plan.parts.len())
-            .field("client", &self.client)
-            .field("wrong", &self.wrong)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Encodes one part; `None` for one that only checks.
-fn add_part(
-    request: &mut Request,
-    key: &[u8],
-    expect: Expect,
-    events: Option<&mut dyn Iterator<Item = Event>>,
-) -> Result<(), Error> {
-    let Some(events) = events else {
-        let record = &mut request.payload.record;
-        return record.begin_part(Role::Check, expect, key).map_err(|e| refused(e, key));
-    };
-    match events.next() {
-        Some(first) => add_events(request, key, expect, first, events),
-        None => Err(no_events(key)),
-    }
-}
-
-/// Encodes a part that appends.
-fn add_events(
-    request: &mut Request,
-    key: &[u8],
-    expect: Expect,
-    first: Event,
-    more: &mut dyn Iterator<Item = Event>,
-) -> Result<(), Error> {
-    let record = &mut request.payload.record;
-    record.begin_part(Role::Append, expect, key).map_err(|e| refused(e, key))?;
-    let mut push = |event: &Event| {
-        check_event(event)?;
-        record.push_event(event).map_err(|e| refused(e, key))
-    };
-    push(&first)?;
-    for event in more {
-        push(&event)?;
-    }
-    Ok(())
-}
-
-fn no_events(key: &[u8]) -> Error {
-    Error::invalid("an append has no events: expected one at least").with_keys([key])
-}
-
-fn check_event(event: &Event) -> Result<(), Error> {
-    let type_bytes = event.type_bytes().len();
-    if type_bytes == 0 {
-        return Err(Error::invalid("an event type is empty: expected 1 to 255 bytes"));
-    }
-    if type_bytes > limits::EVENT_TYPE_BYTES_MAX {
-        return Err(Error::too_large(
-            "the event type",
-            type_bytes,
-            limits::EVENT_TYPE_BYTES_MAX,
-            "bytes",
-        ));
-    }
-    Ok(())
-}
-
-fn refused(error: EncodeError, key: &[u8]) -> Error {
-    match error {
-        EncodeError::OutOfMemory => Error::out_of_memory("a write"),
-        EncodeError::Limit(what) => Error::new(
-            ErrorKind::TooLarge,
-            format!(
-                "the {what} is over its limit: expected at most {} events, {} aggregates and {} bytes a write",
-                limits::EVENTS_PER_WRITE_MAX,
-                limits::AGGREGATES_PER_WRITE_MAX,
-                limits::WRITE_BYTES_MAX
-            ),
-        )
-        .with_keys([key]),
-        EncodeError::Incomplete(what) => Error::invalid(what).with_keys([key]),
-    }
-}
-
-/// Completes the record of a write, and checks its size.
-fn finish(
-    request: &mut Request,
-    client: Option<(u128, u64)>,
-    bytes_max: usize,
-) -> Result<(), Error> {
-    if let Some((_, sequence)) = client
-        && client_version(sequence).is_none()
-    {
-        return Err(Error::invalid("the client's sequence is u64::MAX: expected less"));
-    }
-    let payload = &mut request.payload;
-    if payload.plan.parts.iter().all(|part| part.check) {
-        payload.kind = Kind::Watch;
-        return Ok(());
-    }
-    let first = payload.plan.keys().next().unwrap_or_default();
-    payload.record.finish(client).map_err(|e| refused(e, first))?;
-    let bytes = payload.record.record_bytes();
-    if bytes > bytes_max {
-        return Err(Error::too_large("the write as it is stored", bytes, bytes_max, "bytes"));
-    }
-    Ok(())
-}
+use crate::writer::request::{Kind, Payload, Plan, Request, Tag, Taken, TicketCell};
 
 /// The aggregate of a plain append.
 pub(crate) struct Target<'a> {
@@ -556,12 +327,12 @@ impl Shard {
     }
 
     /// Why the stack is closed.
-    fn closed(&self) -> Error {
+    pub(super) fn closed(&self) -> Error {
         let closed = || Error::new(ErrorKind::Closed, "the store is closed");
         self.links.intake.halted().cloned().unwrap_or_else(closed)
     }
 
-    fn take_permits(&self, request: &mut Request, patience: Patience) -> Result<(), Error> {
+    pub(super) fn take_permits(&self, request: &mut Request, patience: Patience) -> Result<(), Error> {
         let needed = match request.payload.kind {
             Kind::Record => self.links.intake.needs(request.payload.record.record_bytes()),
             Kind::Watch => Taken::WATCH,
@@ -569,49 +340,6 @@ impl Shard {
         self.links.intake.acquire(needed, patience)?;
         request.payload.permits = needed;
         Ok(())
-    }
-
-    /// Answers a write that was made before, once everything that was submitted before now is durable.
-    fn replay(
-        self: &Arc<Self>,
-        mut request: Box<Request>,
-        client: Option<(u128, u64)>,
-        patience: Patience,
-    ) -> Result<Ticket, Error> {
-        let plan = &request.payload.plan;
-        let keys: Vec<Box<[u8]>> = plan
-            .parts
-            .iter()
-            .filter(|part| !part.check)
-            .map(|part| plan.key(part).into())
-            .collect();
-        let slot = plan.parts.iter().find_map(|part| part.client);
-        let (Some((client, sequence)), Some(slot)) = (client, slot) else {
-            pool::give(request);
-            return Err(Error::invalid("a replay without a client"));
-        };
-        let replay = Replay { shard: Arc::clone(self), client, sequence, slot, keys };
-        request.reset();
-        request.payload.kind = Kind::Watch;
-        if let Err(refused) = self.take_permits(&mut request, patience) {
-            pool::give(request);
-            return Err(refused);
-        }
-        set_asked(&mut request, |asked| asked.group = self.links.intake.group());
-        let cell = triomphe::Arc::clone(&request.payload.cell);
-        step!("submit a wait");
-        match self.links.intake.push(request) {
-            Ok(_) => {
-                step!("wake for a wait");
-                self.links.intake.wake_writer();
-                Ok(Ticket::replaying(cell, replay))
-            }
-            Err(request) => {
-                self.links.intake.release(request.payload.permits);
-                pool::give(request);
-                Err(self.closed())
-            }
-        }
     }
 }
 
@@ -627,15 +355,6 @@ enum Attempted {
 #[inline]
 fn look_at(slot: Option<SlotRef>, guard: &Guard<'_>) -> Look {
     slot.map_or(Look::NOTHING, |slot| decide::look::<Payload>(slot, guard))
-}
-
-fn unanswerable(sequence: u64) -> Error {
-    Error::new(
-        ErrorKind::Duplicate,
-        format!(
-            "what became of sequence {sequence} can't be answered: expected one above all that its client has used, or the newest of them, from one write, on all aggregates"
-        ),
-    )
 }
 
 /// Makes the entries of a write that is decided on what its plan has seen, and notes the versions it leads to.
@@ -679,66 +398,4 @@ fn fill_in(request: &mut Request, client: Option<(u128, u64)>, group: u8) -> Res
 
 fn exhausted(key: &[u8]) -> Error {
     Error::invalid("the aggregate has as many versions as can be counted").with_keys([key])
-}
-
-/// A write that was made before, to be found in the log.
-pub(crate) struct Replay {
-    shard: Arc<Shard>,
-    client: u128,
-    sequence: u64,
-    /// The slot of the client on the first aggregate.
-    slot: SlotRef,
-    keys: Vec<Box<[u8]>>,
-}
-
-impl Replay {
-    /// The original result. Everything that was decided when the replay was submitted is durable.
-    pub(crate) fn look_up(&self) -> Result<Committed, Error> {
-        let newest = self.shard.read.write_at(self.slot.head())?;
-        if newest.client() == Some((self.client, self.sequence)) {
-            return self.answer(&newest);
-        }
-        // A higher sequence of the client has landed meanwhile. The original is further down.
-        let first = self.keys.first().map(|key| &**key).unwrap_or_default();
-        for event in self.shard.read.read(first).backwards() {
-            let event = event?;
-            if event.index() > 0 {
-                continue;
-            }
-            let write = self.shard.read.write_at(event.position())?;
-            if write.client() == Some((self.client, self.sequence)) {
-                return self.answer(&write);
-            }
-        }
-        Err(self.unanswerable())
-    }
-
-    fn answer(&self, write: &RecordedWrite) -> Result<Committed, Error> {
-        let mut asked = Asked::default();
-        for part in write.parts().filter(|part| !part.is_check()) {
-            let pushed = asked.push_appended(part.key(), part.version());
-            pushed.map_err(|e| refused(e, part.key()))?;
-        }
-        for part in write.parts().filter(|part| part.is_check()) {
-            let pushed = asked.push_checked(part.key(), part.version());
-            pushed.map_err(|e| refused(e, part.key()))?;
-        }
-        let appended = |key: &[u8]| write.parts().any(|part| !part.is_check() && part.key() == key);
-        if !self.keys.iter().all(|key| appended(key)) {
-            return Err(self.unanswerable());
-        }
-        let done = Done { position: write.position(), time: write.commit_time() };
-        Ok(Committed::replayed(triomphe::Arc::new(TicketCell::new(asked)), done))
-    }
-
-    fn unanswerable(&self) -> Error {
-        unanswerable(self.sequence).with_keys(self.keys.iter().map(|key| &**key))
-    }
-}
-
-/// Changes what the cell of a request says that nobody else has seen.
-fn set_asked(request: &mut Request, set: impl FnOnce(&mut Asked)) {
-    if let Some(cell) = triomphe::Arc::get_mut(&mut request.payload.cell) {
-        set(cell.asked_mut());
-    }
 }
