@@ -11,6 +11,7 @@ fmt:
 format:
     cargo fmt --all
     cargo fmt --manifest-path fuzz/Cargo.toml
+    cargo fmt --manifest-path bench/peers/Cargo.toml
 
 clippy:
     .ci/run clippy

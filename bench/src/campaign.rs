@@ -76,6 +76,11 @@ pub fn run(
     let mut parties: Vec<Party<'_>> =
         roster.contenders.iter().filter(|one| chosen(one)).map(Party::new).collect();
     let mut outcome = Outcome::default();
+    for party in &parties {
+        if let Some(missing) = &party.contender.missing {
+            progress.note(&format!("{} is missing: {missing}", party.contender.name));
+        }
+    }
     for case in &plan.cases {
         progress.begin(&format!("{}: {}", case.workload, case.name));
         let mut rounds: Vec<Vec<Measured>> = parties.iter().map(|_| Vec::new()).collect();
@@ -128,7 +133,13 @@ struct Party<'a> {
 
 impl<'a> Party<'a> {
     fn new(contender: &'a Contender) -> Party<'a> {
-        Party { contender, has_run: false, is_out: false, failures: Vec::new(), capacity: None }
+        Party {
+            contender,
+            has_run: false,
+            is_out: contender.missing.is_some(),
+            failures: contender.missing.iter().cloned().collect(),
+            capacity: None,
+        }
     }
 
     /// One round, in a folder that is removed afterwards.
@@ -376,24 +387,27 @@ mod tests {
         let seen = Seen::default();
         let outcome = run_all(vec![
             contender("good", &seen, |_| Ok(measured(10))),
-            contender("missing", &seen, |_| Err("it is not installed".into())),
+            contender("refused", &seen, |_| Err("it does not start".into())),
             contender("late", &seen, |round| match round.seed {
                 2 if round.case.name == "one" => panic!("it is broken"),
                 _ => Ok(measured(10)),
             }),
             contender("unverified", &seen, |_| Ok(Measured { verified: false, ..measured(10) })),
+            contender("missing", &seen, |_| Ok(measured(10))).needs(Err("install it".into())),
         ]);
         let ran = |name: &str| {
             outcome.runs.iter().filter(|finished| finished.run.contender == name).count()
         };
-        assert_eq!((ran("good"), ran("missing"), ran("late"), ran("unverified")), (2, 0, 1, 0));
+        assert_eq!((ran("good"), ran("refused"), ran("late"), ran("unverified")), (2, 0, 1, 0));
         let failure = |place: usize| outcome.contenders[place].failure.clone().unwrap_or_default();
         assert_eq!(failure(0), "");
-        assert!(failure(1).contains("it is not installed"));
+        assert!(failure(1).contains("it does not start"));
         assert!(failure(2).contains("solo: one: it panicked: it is broken"), "{}", failure(2));
         assert!(!failure(3).is_empty());
+        assert_eq!(failure(4), "install it");
         let seen = seen.lock().expect("nobody panicked with it");
-        assert_eq!(seen.iter().filter(|text| text.starts_with("missing")).count(), 1);
+        let tries = |name: &str| seen.iter().filter(|text| text.starts_with(name)).count();
+        assert_eq!((tries("refused"), tries("missing")), (1, 0));
         assert!(outcome.contenders.iter().all(|contender| contender.kind == Kind::Bound));
     }
 

@@ -168,6 +168,9 @@ fn list(roster: &Roster, screen: &mut dyn Write) -> Result<()> {
         let mark = if contender.canonical { '*' } else { ' ' };
         writeln!(screen, "  {mark} {} {}", contender.name, contender.version)?;
         writeln!(screen, "      {}", contender.acknowledges)?;
+        if let Some(missing) = &contender.missing {
+            writeln!(screen, "      Missing: {missing}")?;
+        }
     }
     for remark in &roster.remarks {
         writeln!(screen, "\n{remark}")?;

@@ -4,6 +4,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -17,6 +18,36 @@ const RAMFS: i64 = 0x8584_58f6;
 
 /// What a process returns that was interrupted.
 const INTERRUPTED: i32 = 130;
+
+/// What is to be done when the process is interrupted, before its folder goes.
+static ENDINGS: Mutex<Endings> = Mutex::new(Vec::new());
+
+/// By number, in the order in which they were asked for.
+type Endings = Vec<(u64, Box<dyn FnMut() + Send>)>;
+
+fn endings() -> MutexGuard<'static, Endings> {
+    ENDINGS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Something to be done when the process is interrupted, as long as this lives: stopping a server, removing a folder elsewhere.
+#[derive(Debug)]
+pub struct Ending(u64);
+
+impl Ending {
+    /// Has it done. What was asked for last is done first.
+    pub fn new(end: impl FnMut() + Send + 'static) -> Ending {
+        let mut endings = endings();
+        let number = endings.last().map_or(0, |(number, _)| number + 1);
+        endings.push((number, Box::new(end)));
+        Ending(number)
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        endings().retain(|(number, _)| *number != self.0);
+    }
+}
 
 /// A new folder. It is removed when this is dropped.
 #[derive(Debug)]
@@ -47,10 +78,13 @@ impl Folder {
         self.folder.path()
     }
 
-    /// Has the folder removed if somebody interrupts the process.
+    /// Has the folder removed if somebody interrupts the process, after every [`Ending`].
     pub fn remove_when_interrupted(&self) -> Result<()> {
         let path = self.path().to_owned();
         ctrlc::set_handler(move || {
+            // Kept until the process is gone: nobody starts another server meanwhile.
+            let mut endings = endings();
+            endings.iter_mut().rev().for_each(|(_, end)| end());
             // The threads that run may make files while others are removed.
             for _ in 0..20 {
                 match fs::remove_dir_all(&path) {
@@ -92,6 +126,16 @@ mod tests {
         assert!(one != two && one.starts_with(&path) && two.is_dir());
         drop(folder);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn endings_are_kept_as_long_as_they_are_wanted() {
+        let kept = |ending: &Ending| endings().iter().any(|(number, _)| *number == ending.0);
+        let (one, two) = (Ending::new(|| ()), Ending::new(|| ()));
+        assert!(one.0 != two.0 && kept(&one) && kept(&two));
+        let number = one.0;
+        drop(one);
+        assert!(kept(&two) && endings().iter().all(|(other, _)| *other != number));
     }
 
     #[test]

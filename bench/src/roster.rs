@@ -30,6 +30,8 @@ pub struct Contender {
     pub setup: Setup,
     /// Whether a run without arguments includes it.
     pub canonical: bool,
+    /// Why it can't take part on this machine, and what to do about it.
+    pub missing: Option<String>,
     takes: Box<dyn Fn(&Case) -> bool>,
     run: Box<Run>,
 }
@@ -47,6 +49,7 @@ impl Contender {
             acknowledges: acknowledges.into(),
             setup: Setup::default(),
             canonical: true,
+            missing: None,
             takes: Box::new(move |case| !case.annals_only || kind == Kind::Annals),
             run: Box::new(workload::run::<S>),
         }
@@ -66,6 +69,7 @@ impl Contender {
             acknowledges: acknowledges.into(),
             setup: Setup::default(),
             canonical: true,
+            missing: None,
             takes: Box::new(takes),
             run: Box::new(run),
         }
@@ -74,6 +78,11 @@ impl Contender {
     /// The same, opened in another way.
     pub fn set_up(self, setup: Setup) -> Contender {
         Contender { setup, ..self }
+    }
+
+    /// The same, which takes no part without something that was looked for on this machine.
+    pub fn needs(self, found: Result<()>) -> Contender {
+        Contender { missing: found.err().map(|error| error.to_string()), ..self }
     }
 
     /// The same, only in suites that are asked for by name.

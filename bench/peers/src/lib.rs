@@ -68,7 +68,8 @@ pub fn roster(lock: &str) -> Roster {
             &postgresql::version(),
             Kind::Server,
             postgresql::ACKNOWLEDGES,
-        ),
+        )
+        .needs(postgresql::programs().map(drop)),
     ]);
     roster.remarks.push(ABSENT.into());
     roster

@@ -9,8 +9,12 @@ use std::{
     process::Command,
 };
 
-use bench::store::{Append, Done, Key, Outcome, Result, Session, Setup, Store};
+use bench::{
+    folder::Ending,
+    store::{Append, Done, Key, Outcome, Result, Session, Setup, Store},
+};
 use postgres::{Client, Config, NoTls, Row, Statement, fallible_iterator::FallibleIterator};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::server::Server;
@@ -90,23 +94,41 @@ pub struct PostgreSql {
     server: Server,
     /// The folder of the socket, whose path must be short.
     socket: TempDir,
+    /// Removes that folder if the harness is interrupted.
+    _ending: Ending,
 }
 
-/// The folder of the newest server that is installed.
+/// The variable that names the folder with the server's programs where they are not in Debian's place.
+const PROGRAMS: &str = "POSTGRESQL_BIN";
+
+/// The folder with the programs of the newest server that is installed, or of the one that [`PROGRAMS`] names.
 pub fn programs() -> Result<PathBuf> {
+    let is_there = |bin: &Path| ["postgres", "initdb"].iter().all(|name| bin.join(name).is_file());
+    if let Some(named) = std::env::var_os(PROGRAMS).map(PathBuf::from) {
+        return if is_there(&named) {
+            Ok(named)
+        } else {
+            Err(format!(
+                "{PROGRAMS} names {}, where postgres and initdb were expected and are not both: name their folder",
+                named.display()
+            )
+            .into())
+        };
+    }
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = versions
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path())))
-        .filter(|(_, path)| path.join("bin/postgres").exists() && path.join("bin/initdb").exists())
+        .filter_map(|entry| {
+            Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin")))
+        })
+        .filter(|(_, bin)| is_there(bin))
         .max();
-    match newest {
-        Some((_, path)) => Ok(path.join("bin")),
-        None => {
-            Err("PostgreSQL was looked for in /usr/lib/postgresql and is not there: install it, \
-             for example with `apt-get install postgresql`"
-                .into())
-        }
-    }
+    newest.map(|(_, bin)| bin).ok_or_else(|| {
+        format!(
+            "PostgreSQL was looked for in /usr/lib/postgresql and is not there: install it, for example with \
+             `apt-get install postgresql`, or have {PROGRAMS} name the folder of its programs"
+        )
+        .into()
+    })
 }
 
 /// The version of the server that is installed; empty if none is.
@@ -183,16 +205,18 @@ impl Store for PostgreSql {
             }
         }
         let socket = TempDir::new()?;
+        let socket_path = socket.path().to_owned();
+        let ending = Ending::new(move || drop(fs::remove_dir_all(&socket_path)));
         user.give(socket.path())?;
         let mut command = user.command(&bin.join("postgres"));
         command.arg("-D").arg(&data).arg("-k").arg(socket.path()).current_dir("/");
         SETTINGS.iter().for_each(|setting| {
             command.args(["-c", setting]);
         });
-        let mut server = Server::start(command, "postgresql", dir, libc::SIGINT)?;
+        let mut server = Server::start(command, "postgresql", dir, Signal::INT)?;
         let mut client = server.wait_for(|| connect(socket.path()))?;
         client.batch_execute(TABLES)?;
-        Ok(PostgreSql { server, socket })
+        Ok(PostgreSql { server, socket, _ending: ending })
     }
 
     fn session(&self) -> Result<PostgreSqlSession> {

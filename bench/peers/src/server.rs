@@ -10,7 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bench::store::Result;
+use bench::{folder::Ending, store::Result};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal},
+};
 
 /// How long a server may take to be ready, or to stop before it is killed.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -20,8 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Server {
     child: Child,
     name: &'static str,
-    stop_signal: libc::c_int,
+    stop_signal: Signal,
     log: PathBuf,
+    /// Whoever interrupts the harness stops the server, before its folder is removed.
+    ending: Option<Ending>,
 }
 
 impl Server {
@@ -30,7 +36,7 @@ impl Server {
         mut command: Command,
         name: &'static str,
         dir: &Path,
-        stop_signal: libc::c_int,
+        stop_signal: Signal,
     ) -> Result<Server> {
         let log = dir.join(format!("{name}.log"));
         let out = File::options().create(true).append(true).open(&log)?;
@@ -40,12 +46,23 @@ impl Server {
         let parent = std::process::id();
         // SAFETY: between fork and exec only system calls are made, which are safe there; nothing is allocated.
         unsafe {
-            command.pre_exec(move || end_with(parent, stop_signal));
+            command.pre_exec(move || end_with(parent, stop_signal.as_raw()));
         }
         let child = command.spawn().map_err(|error| {
             format!("{name} was to be started as {:?}: {error}", command.get_program())
         })?;
-        Ok(Server { child, name, stop_signal, log })
+        let mut server = Server { child, name, stop_signal, log, ending: None };
+        // Unlike its number, this names no other process once the server is gone.
+        let process = pidfd_open(Pid::from_child(&server.child), PidfdFlags::empty())?;
+        server.ending = Some(Ending::new(move || {
+            let _ = pidfd_send_signal(&process, stop_signal);
+            let seconds = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+            let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&seconds));
+            if ended != Ok(1) {
+                let _ = pidfd_send_signal(&process, Signal::KILL);
+            }
+        }));
+        Ok(server)
     }
 
     /// Tries `ready` until it gives something.
@@ -93,9 +110,8 @@ impl Server {
         if let Some(status) = self.child.try_wait()? {
             return Ok(status);
         }
-        let pid = libc::pid_t::try_from(self.child.id()).expect("the system's own number");
-        // SAFETY: no memory is involved. The child was not waited for, so the number is still its own.
-        unsafe { libc::kill(pid, self.stop_signal) };
+        // The child was not waited for, so the number is still its own.
+        kill_process(Pid::from_child(&self.child), self.stop_signal)?;
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {

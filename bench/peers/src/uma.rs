@@ -13,6 +13,7 @@ use std::{
 
 use bench::store::{Key, Result, Setup, Store};
 use futures::future::{BoxFuture, FutureExt};
+use rustix::process::Signal;
 use tokio::runtime::Runtime;
 use umadb_client::{AsyncUmaDbClient, UmaDbClient};
 use umadb_dcb::{
@@ -78,7 +79,7 @@ impl Store for UmaDb {
         let mut command = Command::new(program()?);
         command.args([BE_UMADB, "--listen", &address.to_string(), "--db-path"]);
         command.arg(dir.join("uma.db"));
-        let mut server = Server::start(command, "umadb", dir, libc::SIGTERM)?;
+        let mut server = Server::start(command, "umadb", dir, Signal::TERM)?;
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let runtime = Arc::new(runtime);

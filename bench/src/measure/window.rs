@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 use crate::store::{Outcome, Result, Ticket};
 
-/// How many writes a pipelining thread has in flight at most.
-const TICKETS_MAX: u64 = 100_000;
+/// How many writes a pipelining thread has in flight at most: enough for several flushes, and few enough that what a store keeps of each
+/// stays in the processor's cache.
+const TICKETS_MAX: u64 = 16_384;
 
 /// And how many bytes of events.
 const BYTES_MAX: u64 = 64 << 20;
@@ -90,8 +91,8 @@ mod tests {
 
     #[test]
     fn large_events_make_fewer_tickets() {
-        assert_eq!(tickets(128), 100_000);
-        assert_eq!(tickets(4096), 16_384);
+        assert_eq!(tickets(128), 16_384);
+        assert_eq!(tickets(64 << 10), 1024);
         assert_eq!(tickets(1 << 30), 1);
     }
 }

@@ -1,9 +1,11 @@
 //! What a run leaves behind: the table for the terminal, the results for programs, the page to look at and to share.
 
+pub mod beside;
 pub mod hgrm;
 pub mod json;
 pub mod page;
 pub mod table;
+pub mod units;
 
 use std::{fs, path::Path};
 

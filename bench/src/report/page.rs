@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use askama::Template;
 use serde::Serialize;
 
-use crate::results::{Contender, DeviceRun, Kind, Results, Run};
+use super::units;
+use crate::results::{Contender, DeviceRun, Kind, Results};
 
 mod plots;
 mod tables;
-mod units;
 
 use plots::Plot;
 use tables::{Row, Workload};
@@ -77,7 +77,8 @@ impl Page<'_> {
     /// Those that Annals is compared with, by name.
     fn peers(&self) -> String {
         let peers = self.results.contenders.iter();
-        let peers = peers.filter(|one| one.kind != Kind::Annals && one.failure.is_none());
+        let is_peer = |one: &&Contender| !matches!(one.kind, Kind::Annals | Kind::Bound);
+        let peers = peers.filter(is_peer).filter(|one| one.failure.is_none());
         peers.map(|one| one.name.as_str()).collect::<Vec<_>>().join(", ")
     }
 
@@ -135,11 +136,6 @@ fn styles(results: &Results) -> Styles {
 
 fn colour(styles: &Styles, contender: &str) -> String {
     styles.get(contender).map_or("--muted".into(), |style| style.colour.clone())
-}
-
-/// Whether a run's rate was given to it, so that only its latency says anything.
-fn is_open_loop(run: &Run) -> bool {
-    ["latency", "steady"].contains(&run.workload.as_str())
 }
 
 /// The faster method of the bare device for such requests.

@@ -1,14 +1,18 @@
-//! The table for the terminal: what Annals does beside the best peer, on one screen of a hundred columns.
+//! The table for the terminal: what Annals does beside the best peer. The canonical run, and each suite alone, fits a screen of a hundred
+//! columns.
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, LineStyle, Table, presets};
+use comfy_table::{
+    Cell, CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, presets,
+};
 
 use crate::{
     campaign::is_noisy,
+    report::{beside, units},
     results::{Kind, Results, Run},
 };
 
-/// How wide it is.
-const COLUMNS: u16 = 100;
+/// What the columns say. One that nobody fills is left out.
+const COLUMNS: [&str; 8] = ["", "Annals", "p50", "best peer", "", "ratio", "device", "also"];
 
 /// From which share of foreign work on the processors figures should be doubted.
 pub const FOREIGN_MOST: f64 = 0.1;
@@ -17,16 +21,25 @@ pub const FOREIGN_MOST: f64 = 0.1;
 pub fn render(results: &Results) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
-    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(COLUMNS);
-    table.set_header(["", "Annals", "p50", "best peer", "", "ratio", "device", "also"]);
+    // A cell that was broken in two would be harder to read than a table that is too wide.
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(COLUMNS);
+    let mut above = None;
+    let mut filled = [false; COLUMNS.len()];
+    for run in results.runs.iter().filter(|run| beside::kind(results, run) == Some(Kind::Annals)) {
+        let row = row(results, run, above);
+        filled.iter_mut().zip(&row).for_each(|(filled, cell)| *filled |= !cell.is_empty());
+        table.add_row(row.map(Cell::new));
+        above = Some(run);
+    }
     for (number, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 1));
         if matches!(number, 1 | 2 | 4 | 5 | 6) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-    }
-    for run in results.runs.iter().filter(|run| kind(results, run) == Some(Kind::Annals)) {
-        table.add_row(row(results, run));
+        if !filled[number] {
+            column.set_constraint(ColumnConstraint::Hidden);
+        }
     }
     let mut text = table.to_string();
     text.push('\n');
@@ -37,85 +50,83 @@ pub fn render(results: &Results) -> String {
     text
 }
 
-fn kind(results: &Results, run: &Run) -> Option<Kind> {
-    let contender = results.contenders.iter().find(|one| one.name == run.contender);
-    contender.map(|contender| contender.kind)
+fn row(results: &Results, run: &Run, above: Option<&Run>) -> [String; COLUMNS.len()] {
+    let best = beside::best_peer(results, run);
+    let row = [
+        Some(name(run, above)),
+        figure(run),
+        run.latency.as_ref().map(|latency| units::nanos(latency.p50 as f64)),
+        best.map(|best| best.contender.clone()),
+        best.and_then(figure),
+        best.and_then(|best| beside::ratio(run, best)).map(units::ratio),
+        run.device_share.map(|share| format!("{:.0} %", share * 100.0)),
+        also(results, run),
+    ];
+    row.map(Option::unwrap_or_default)
 }
 
-/// The runs of the same case by contenders of other kinds than Annals.
-fn beside<'a>(results: &'a Results, run: &'a Run, bounds: bool) -> impl Iterator<Item = &'a Run> {
-    results.runs.iter().filter(move |other| {
-        (&other.workload, &other.case, &other.unit) == (&run.workload, &run.case, &run.unit)
-            && match kind(results, other) {
-                Some(Kind::Bound) => bounds,
-                Some(Kind::Embedded | Kind::Grouped | Kind::Server) => !bounds,
-                Some(Kind::Annals) | None => false,
-            }
+/// What was run. What the row above says already is left out.
+fn name(run: &Run, above: Option<&Run>) -> String {
+    let workload = above.filter(|above| above.workload == run.workload);
+    let case = workload.filter(|above| above.case == run.case);
+    let mut parts = Vec::new();
+    parts.push(if workload.is_some() { " " } else { &run.workload });
+    parts.push(if case.is_some() { " " } else { &run.case });
+    parts.extend(run.contender.strip_prefix("annals").map(str::trim).filter(|it| !it.is_empty()));
+    parts.join(" ")
+}
+
+/// What a run is judged by.
+fn figure(run: &Run) -> Option<String> {
+    let figure = beside::figure(run)?;
+    let noisy = if is_noisy(&figure) { "~" } else { "" };
+    Some(if beside::is_open_loop(run) {
+        format!("p99 {}", units::nanos(figure.median))
+    } else {
+        format!("{noisy}{}", units::number(figure.median))
     })
 }
 
-/// The fastest peer that makes the same promise.
-pub fn best_peer<'a>(results: &'a Results, run: &'a Run) -> Option<&'a Run> {
-    beside(results, run, false).max_by(|a, b| a.rate.median.total_cmp(&b.rate.median))
-}
-
-fn row(results: &Results, run: &Run) -> Vec<Cell> {
-    let best = best_peer(results, run);
-    let mut name = format!("{} {}", run.workload, run.case);
-    if let Some(variant) = run.contender.strip_prefix("annals").filter(|rest| !rest.is_empty()) {
-        name.push_str(variant);
-    }
-    let noisy = |run: &Run| if is_noisy(&run.rate) { " ~" } else { "" };
-    let text = |text: Option<String>| Cell::new(text.unwrap_or_default());
-    vec![
-        Cell::new(name),
-        Cell::new(format!("{}/s{}", count(run.rate.median), noisy(run))),
-        text(run.latency.as_ref().map(|latency| time(latency.p50 as f64))),
-        text(best.map(|best| best.contender.clone())),
-        text(best.map(|best| format!("{}/s{}", count(best.rate.median), noisy(best)))),
-        text(
-            best.filter(|best| best.rate.median > 0.0)
-                .map(|best| ratio(run.rate.median / best.rate.median)),
-        ),
-        text(run.device_share.map(|share| format!("{:.0} %", share * 100.0))),
-        Cell::new(also(results, run)),
-    ]
-}
-
-/// How many times as fast.
-fn ratio(ratio: f64) -> String {
-    let digits = if ratio < 0.995 { 2 } else { 1 };
-    format!("{ratio:.digits$}×")
-}
-
 /// A ratio that no other column has.
-fn also(results: &Results, run: &Run) -> String {
-    let figure = |name: &str, of: &str| Some(format!("{:.2} {of}", run.figures.get(name)?.median));
-    let bound = || {
-        let bound = beside(results, run, true).find(|other| other.rate.median > 0.0)?;
-        Some(format!("{:.2} bare (3)", run.rate.median / bound.rate.median))
+fn also(results: &Results, run: &Run) -> Option<String> {
+    let ratio = |name: &str| run.figures.get(name).map(|figure| figure.median);
+    let bound = || beside::ratio(run, beside::best_bound(results, run)?);
+    let rate = || {
+        let peer = beside::best_peer(results, run).filter(|_| beside::is_open_loop(run))?;
+        Some(run.rate.median / peer.rate.median).filter(|ratio| ratio.is_finite())
     };
-    figure("own_ratio", "own (1)")
-        .or_else(|| figure("processor_ratio", "cpu (2)"))
-        .or_else(bound)
-        .unwrap_or_default()
+    let own = ratio("own_ratio").map(|ratio| ("own", ratio));
+    let (name, ratio) = own
+        .or_else(|| Some(("cpu", ratio("processor_ratio")?)))
+        .or_else(|| Some(("rate", rate()?)))
+        .or_else(|| Some(("bare", bound()?)))?;
+    Some(format!("{ratio:.2} {name}"))
 }
 
 /// What must be said below the table.
 fn below(results: &Results) -> Vec<String> {
     let has = |name: &str| results.runs.iter().any(|run| run.figures.contains_key(name));
     let mut lines = vec![
-        "Median rates: durable commits a second, or what the suite counts (conflicts, events read or opened)."
+        "Medians of durable commits a second, or of what the suite counts: conflicts, events read or opened."
             .to_owned(),
     ];
+    if results.runs.iter().any(beside::is_open_loop) {
+        lines.push(
+            "p99: at a share of each one's own capacity. The best peer has the shortest."
+                .to_owned(),
+        );
+        lines.push("rate: the rate that Annals was offered by that of the best peer.".to_owned());
+    }
     if has("own_ratio") {
-        lines.push("(1) rate on one aggregate by the same threads' rate on their own".to_owned());
+        lines.push(
+            "own: the rate on one aggregate by the same threads' rate on their own.".to_owned(),
+        );
     }
     if has("processor_ratio") {
-        lines.push("(2) processor time of a write by that of a single append".to_owned());
+        lines.push("cpu: the processor time of a write by that of a single append.".to_owned());
     }
-    if results.runs.iter().any(|run| kind(results, run) == Some(Kind::Bound)) {
-        lines.push("(3) rate by that of a bound: something that promises less".to_owned());
+    if results.runs.iter().any(|run| beside::kind(results, run) == Some(Kind::Bound)) {
+        lines.push("bare: the rate by that of something that promises less.".to_owned());
     }
     if results.runs.iter().any(|run| is_noisy(&run.rate)) {
         lines.push("~ noisy: a round is more than 20 % off the median.".to_owned());
@@ -135,37 +146,15 @@ fn below(results: &Results) -> Vec<String> {
     lines
 }
 
-/// A number with three digits and its magnitude: `1.23 M`.
-pub fn count(number: f64) -> String {
-    scaled(number, &[(1e9, " G"), (1e6, " M"), (1e3, " k"), (1.0, "")])
-}
-
-/// A time of so many nanoseconds, with three digits and its unit.
-pub fn time(nanos: f64) -> String {
-    scaled(nanos, &[(1e9, " s"), (1e6, " ms"), (1e3, " µs"), (1.0, " ns")])
-}
-
-fn scaled(number: f64, scales: &[(f64, &str)]) -> String {
-    // What rounds to a thousand is one of the next magnitude.
-    let scale = scales.iter().find(|(size, _)| number.abs() >= size * 0.9995);
-    let (size, name) = scale.or(scales.last()).copied().unwrap_or((1.0, ""));
-    let number = number / size;
-    let digits = if number.abs() >= 99.95 {
-        0
-    } else if number.abs() >= 9.995 {
-        1
-    } else {
-        2
-    };
-    format!("{number:.digits$}{name}")
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::results::{Contender, Machine, Spread};
+    use crate::{
+        results::{Contender, Latency, Machine, Spread},
+        workload::{self, Case, WORKLOADS},
+    };
 
     fn run(workload: &str, contender: &str, rate: f64) -> Run {
         Run {
@@ -204,6 +193,8 @@ mod tests {
             contenders: vec![
                 contender("annals", Kind::Annals, None),
                 contender("fjall + group", Kind::Grouped, None),
+                contender("annals (blocking)", Kind::Annals, None),
+                contender("rocksdb + group", Kind::Grouped, None),
                 contender("redb", Kind::Embedded, Some("clients: it is broken")),
                 contender("bare loop", Kind::Bound, None),
             ],
@@ -223,7 +214,7 @@ mod tests {
         ]);
         let text = render(&results);
         let row = text.lines().find(|line| line.contains("clients 64 threads")).expect("a row");
-        for part in ["200 k/s ~", "fjall + group", "50.0 k/s", "4.0×", "42 %", "0.50 bare (3)"] {
+        for part in ["~200 k", "fjall + group", "~50 k", "4.0\u{202f}×", "42 %", "0.50 bare"] {
             assert!(row.contains(part), "{part} is not in\n{text}");
         }
     }
@@ -237,22 +228,70 @@ mod tests {
     }
 
     #[test]
-    fn it_fits_a_screen() {
-        let cases = ["solo", "clients", "pipeline", "hot", "transfer", "conflict", "open"];
-        let runs = cases.iter().flat_map(|name| {
-            [run(name, "annals", 1_234_567.0), run(name, "fjall + group", 12_345.0)]
-        });
-        let text = render(&results(runs.collect()));
-        assert!(text.lines().all(|line| line.chars().count() <= usize::from(COLUMNS)), "{text}");
-        let rows = text.lines().filter(|line| line.contains("64 threads")).count();
-        assert_eq!(rows, cases.len(), "each is one line of\n{text}");
+    fn at_a_given_rate_the_best_peer_has_the_shortest_p99() {
+        let at = |contender: &str, rate: f64, p99| Run {
+            latency: Some(Latency { p50: 1000, p99, count: 1, ..Latency::default() }),
+            ..run("latency", contender, rate)
+        };
+        let text = render(&results(vec![
+            at("annals", 100.0, 300_000),
+            at("redb", 900.0, 1_200_000),
+            at("fjall + group", 500.0, 600_000),
+        ]));
+        let row = text.lines().find(|line| line.contains("latency")).expect("a row");
+        for part in ["p99 300 µs", "fjall + group", "p99 600 µs", "2.0\u{202f}×", "0.20 rate"] {
+            assert!(row.contains(part), "{part} is not in\n{text}");
+        }
+    }
+
+    /// Of every contender in each of these cases, with all that such a run has in figures as long as they get.
+    fn widest(cases: &[Case]) -> Results {
+        let mut runs = Vec::new();
+        for case in cases {
+            for contender in ["annals", "annals (blocking)", "rocksdb + group", "bare loop"] {
+                let mut run = run(case.workload, contender, 1_230_000.0);
+                run.case.clone_from(&case.name);
+                if case.workload != "pipeline" {
+                    run.latency =
+                        Some(Latency { p50: 1_230_000, p99: 1_230_000, ..Latency::default() });
+                }
+                if beside::is_open_loop(&run) {
+                    run.device_share = None;
+                }
+                let ratio = match case.workload {
+                    "hot" => Some("own_ratio"),
+                    "transfer" => Some("processor_ratio"),
+                    _ => None,
+                };
+                if let Some(ratio) = ratio {
+                    run.figures.extend(Spread::of([1.23]).map(|spread| (ratio.into(), spread)));
+                }
+                if contender != "bare loop" || case.workload == "pipeline" {
+                    runs.push(run);
+                }
+            }
+        }
+        results(runs)
     }
 
     #[test]
-    fn figures_have_three_digits() {
-        let counts = [1.0, 12.34, 999.4, 999.6, 12_345.0, 5_000_000.0].map(count);
-        assert_eq!(counts, ["1.00", "12.3", "999", "1.00 k", "12.3 k", "5.00 M"]);
-        let times = [95.0, 1_500.0, 104_000.0, 2_000_000.0, 3e9].map(time);
-        assert_eq!(times, ["95.0 ns", "1.50 µs", "104 µs", "2.00 ms", "3.00 s"]);
+    fn the_canonical_run_and_each_suite_fit_a_screen() {
+        let all = workload::cases();
+        let of = |wanted: &dyn Fn(&Case) -> bool| -> Vec<Case> {
+            all.iter().filter(|case| wanted(case)).cloned().collect()
+        };
+        let mut runs = vec![of(&|case| case.canonical)];
+        runs.extend(WORKLOADS.map(|(name, _)| of(&|case| case.workload == name)));
+        for cases in runs {
+            let text = render(&widest(&cases));
+            let table: Vec<&str> = text.lines().take(2 * cases.len() + 3).collect();
+            assert!(table.iter().all(|line| line.chars().count() <= 100), "{text}");
+            // A row for each, and another for each variant.
+            for part in ["rocksdb + group", "(blocking)"] {
+                let rows = table.iter().filter(|line| line.contains(part)).count();
+                let each = if part == "(blocking)" { 1 } else { 2 };
+                assert_eq!(rows, each * cases.len(), "{text}");
+            }
+        }
     }
 }

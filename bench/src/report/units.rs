@@ -1,38 +1,44 @@
 //! Figures as people read them: three digits and the unit that fits.
 
 /// A number with three digits that count, and a prefix of thousands.
-pub(super) fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     scaled(value, &[(1e9, " G"), (1e6, " M"), (1e3, " k")], "")
 }
 
 /// So many a second.
-pub(super) fn rate(value: f64) -> String {
+pub fn rate(value: f64) -> String {
     scaled(value, &[(1e9, " G/s"), (1e6, " M/s"), (1e3, " k/s")], " /s")
 }
 
 /// A time, from nanoseconds.
-pub(super) fn nanos(value: f64) -> String {
+pub fn nanos(value: f64) -> String {
     scaled(value, &[(1e9, " s"), (1e6, " ms"), (1e3, " µs")], " ns")
 }
 
 /// A size in decimal units, as bandwidth and what an event costs are given.
-pub(super) fn bytes(value: f64) -> String {
+pub fn bytes(value: f64) -> String {
     scaled(value, &[(1e9, " GB"), (1e6, " MB"), (1e3, " kB")], " B")
 }
 
 /// A size in binary units, as blocks and memory are given.
-pub(super) fn binary(value: f64) -> String {
+pub fn binary(value: f64) -> String {
     const KIB: f64 = 1024.0;
     scaled(value, &[(KIB * KIB * KIB, " GiB"), (KIB * KIB, " MiB"), (KIB, " KiB")], " B")
 }
 
 /// A share as a percentage.
-pub(super) fn percent(share: f64) -> String {
+pub fn percent(share: f64) -> String {
     format!("{} %", digits(share * 100.0))
 }
 
+/// How many times as good: above and below 1 with the digits that count.
+pub fn ratio(ratio: f64) -> String {
+    let places = if ratio < 1.0 { 2 } else { usize::from(ratio < 100.0) };
+    format!("{ratio:.places$}\u{202f}×")
+}
+
 /// A named figure whose name says what it is in: its name in words and its value.
-pub(super) fn figure(name: &str, value: f64) -> (String, String) {
+pub fn figure(name: &str, value: f64) -> (String, String) {
     let words: Vec<&str> = name.split('_').collect();
     let (unit, text) = if words.contains(&"nanos") {
         ("nanos", nanos(value))

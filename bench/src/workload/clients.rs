@@ -7,7 +7,10 @@
 
 use std::{
     cell::RefCell,
+    future::poll_fn,
+    pin::Pin,
     sync::Barrier,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -130,24 +133,44 @@ impl Client {
         }
     }
 
-    /// A task that writes and awaits for as long as `time`.
+    /// A task that writes and awaits until then. If it need not wait, because the store had waited already, the next task has its turn.
     async fn work<S: Session>(
         &mut self,
         session: &RefCell<&mut S>,
-        time: Duration,
+        end: Instant,
         tally: &RefCell<Tally>,
     ) -> Result<()> {
-        let begin = Instant::now();
         loop {
             let began = Instant::now();
-            if began - begin >= time {
+            if began >= end {
                 return Ok(());
             }
-            let ticket = self.submit(*session.borrow_mut())?;
-            self.answered(ticket.await?)?;
+            let mut ticket = self.submit(*session.borrow_mut())?;
+            let mut polls = 0;
+            let outcome = poll_fn(|context| {
+                polls += 1;
+                Pin::new(&mut ticket).poll(context)
+            });
+            self.answered(outcome.await?)?;
             tally.borrow_mut().done(began);
+            if polls == 1 {
+                next_task().await;
+            }
         }
     }
+}
+
+/// Comes back when the other tasks have had their turn.
+async fn next_task() {
+    let mut is_back = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut is_back, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 impl<S: Store> Worker<S> for Client {
@@ -201,8 +224,9 @@ fn run_tasks<S: Store>(store: &S, clients: &mut [Client], shift: Shift) -> Resul
 fn poll_all<S: Session>(clients: &mut [Client], session: &mut S, time: Duration) -> Result<Tally> {
     let session = RefCell::new(session);
     let tally = RefCell::new(Tally::default());
+    let end = Instant::now() + time;
     let tasks: FuturesUnordered<_> =
-        clients.iter_mut().map(|client| client.work(&session, time, &tally)).collect();
+        clients.iter_mut().map(|client| client.work(&session, end, &tally)).collect();
     block_on(async {
         let mut tasks = tasks;
         while let Some(ended) = tasks.next().await {

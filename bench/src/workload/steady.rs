@@ -50,7 +50,7 @@ pub fn cases() -> Vec<Case> {
                 ("payload_bytes", 128.0),
                 ("threads", 1.0),
             ];
-            Case::new("steady", format!("{percent} % of capacity, ten minutes"), parameters)
+            Case::new("steady", format!("{percent} % of capacity"), parameters)
         })
         .to_vec()
 }

@@ -54,11 +54,6 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// How long the log is quiet before a small flush states its frontier.
 const FRONTIER_AFTER: Duration = Duration::from_millis(50);
-/// How long the log writer looks for the next request before it sleeps: a caller that was just answered often sends
-/// another one, and a wake call takes longer than this.
-const SPIN: Duration = Duration::from_micros(20);
-/// After it has looked in vain it sleeps at once so many times.
-const SPIN_PAUSE: u32 = 32;
 /// How long a turn waits for memory that readers or stalled threads hold back.
 const HELD_LOOK: Duration = Duration::from_millis(5);
 
@@ -171,8 +166,6 @@ pub(crate) struct LogWriter {
     wakers: Vec<Waker>,
     /// A flush could not begin for want of memory.
     starved: bool,
-    /// How many times to sleep without looking first.
-    spin_pause: u32,
 }
 
 /// What is left when a log writer ends.
@@ -225,7 +218,6 @@ impl LogWriter {
             lists: Vec::new(),
             wakers: Vec::new(),
             starved: false,
-            spin_pause: 0,
         }
     }
 
@@ -291,31 +283,7 @@ impl LogWriter {
         self.flights.is_empty() && !self.building.begun() && self.batch.peek().is_none()
     }
 
-    /// Looks for a request for a short while, unless that was in vain lately; whether there is one.
-    fn spin(&mut self) -> bool {
-        if self.spin_pause > 0 {
-            self.spin_pause -= 1;
-            return false;
-        }
-        let began = Instant::now();
-        loop {
-            for _ in 0..32 {
-                if !self.links.intake.is_empty() {
-                    return true;
-                }
-                std::hint::spin_loop();
-            }
-            if began.elapsed() > SPIN {
-                self.spin_pause = SPIN_PAUSE;
-                return false;
-            }
-        }
-    }
-
     fn sleep(&mut self) {
-        if self.last.is_none() && self.is_quiet() && self.spin() {
-            return;
-        }
         let limit = if self.starved {
             Some(HELD_LOOK)
         } else if let Some(since) = self.quiet_since {

@@ -7,9 +7,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::results::{DeviceRun, Latency, Results, Run, Spread};
+use crate::{
+    report::beside::is_open_loop,
+    results::{DeviceRun, Latency, Results, Run, Spread},
+};
 
-use super::{best_device, is_open_loop};
+use super::best_device;
 
 /// The name under which the bare device stands among the contenders.
 pub(super) const DEVICE: &str = "bare device";

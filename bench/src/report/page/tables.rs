@@ -2,11 +2,12 @@
 
 use crate::{
     campaign::is_noisy,
+    report::{beside, units},
     results::{Kind, Latency, Results, Run, Spread},
     workload::WORKLOADS,
 };
 
-use super::{Styles, colour, is_open_loop, units};
+use super::{Styles, colour};
 
 /// A line of the first table.
 #[derive(Debug)]
@@ -102,10 +103,6 @@ fn cases(results: &Results) -> Vec<Vec<&Run>> {
     cases
 }
 
-fn kind(results: &Results, run: &Run) -> Option<Kind> {
-    results.contenders.iter().find(|one| one.name == run.contender).map(|one| one.kind)
-}
-
 /// Annals beside the best peer, a row for each case.
 pub(super) fn rows(results: &Results, styles: &Styles) -> Vec<Row> {
     cases(results).iter().filter_map(|runs| row(results, styles, runs)).collect()
@@ -113,55 +110,38 @@ pub(super) fn rows(results: &Results, styles: &Styles) -> Vec<Row> {
 
 fn row(results: &Results, styles: &Styles, runs: &[&Run]) -> Option<Row> {
     let first = runs.first()?;
-    let lower = is_open_loop(first);
-    let figure = |run: &Run| -> Option<Spread> {
-        if !lower {
-            return Some(run.rate);
-        }
-        let p99 = run.latency.as_ref().or_else(|| run.more_latency.get("durable"))?.p99 as f64;
-        Some(Spread { median: p99, min: p99, max: p99, rounds: 1 })
-    };
-    let known: Vec<(&Run, Kind, Spread)> = runs
-        .iter()
-        .filter(|run| run.verified)
-        .filter_map(|run| Some((*run, kind(results, run)?, figure(run)?)))
-        .collect();
-    let better = |a: f64, b: f64| if lower { a < b } else { a > b };
     // The first Annals in the list is the one with default options.
     let default = results.contenders.iter().find(|one| one.kind == Kind::Annals);
-    let annals = known.iter().find(|one| default.is_some_and(|d| d.name == one.0.contender));
-    let mut peer: Option<&(&Run, Kind, Spread)> = None;
-    for one in known.iter().filter(|(_, kind, _)| !matches!(kind, Kind::Annals | Kind::Bound)) {
-        if peer.is_none_or(|best| better(one.2.median, best.2.median)) {
-            peer = Some(one);
-        }
-    }
-    let shown = [annals, peer].into_iter().flatten();
-    let longest = shown.map(|(_, _, spread)| spread.max).fold(0.0, f64::max);
-    let form: fn(f64) -> String = if lower { units::nanos } else { units::rate };
-    let value = |(run, _, spread): &(&Run, Kind, Spread)| {
-        Value::new(spread, form, colour(styles, &run.contender), longest)
-    };
-    let ratio = annals.zip(peer).and_then(|(ours, theirs)| {
-        let (ours, theirs) = (ours.2.median, theirs.2.median);
-        let (above, below) = if lower { (theirs, ours) } else { (ours, theirs) };
-        (below > 0.0).then(|| (ratio(above / below), above >= below))
-    });
+    let annals = runs
+        .iter()
+        .copied()
+        .find(|run| run.verified && default.is_some_and(|one| one.name == run.contender));
+    let peer = beside::best_peer(results, first);
     annals.or(peer)?;
+    let shown = || [annals, peer].into_iter().flatten();
+    let longest = shown().filter_map(beside::figure).map(|spread| spread.max).fold(0.0, f64::max);
+    let is_time = beside::is_open_loop(first);
+    let form: fn(f64) -> String = if is_time { units::nanos } else { units::rate };
+    let value = |run: &Run| {
+        let colour = colour(styles, &run.contender);
+        let mut value = Value::new(&beside::figure(run)?, form, colour, longest);
+        if is_time {
+            value.text = format!("{} at {}", value.text, units::rate(run.rate.median));
+        }
+        Some(value)
+    };
     Some(Row {
         workload: first.workload.clone(),
         case: first.case.clone(),
-        what: if lower { "p99".to_owned() } else { first.unit.clone() },
-        annals: annals.map(value),
-        peer: peer.map(|one| (one.0.contender.clone(), value(one))),
-        ratio,
-        share: annals.and_then(|(run, ..)| run.device_share).map(units::percent),
+        what: if is_time { "p99".to_owned() } else { first.unit.clone() },
+        annals: annals.and_then(value),
+        peer: peer.and_then(|run| Some((run.contender.clone(), value(run)?))),
+        ratio: annals
+            .zip(peer)
+            .and_then(|(ours, theirs)| beside::ratio(ours, theirs))
+            .map(|times| (units::ratio(times), times >= 1.0)),
+        share: annals.and_then(|run| run.device_share).map(units::percent),
     })
-}
-
-fn ratio(ratio: f64) -> String {
-    let places = if ratio < 1.0 { 2 } else { usize::from(ratio < 100.0) };
-    format!("{ratio:.places$}\u{202f}×")
 }
 
 /// Every workload with every case and every contender in it.
@@ -195,7 +175,7 @@ fn case<'a>(
     let longest = runs.iter().map(|run| run.rate.max).fold(0.0, f64::max);
     let mut lines = Vec::new();
     for run in runs {
-        let ours = kind(results, run) == Some(Kind::Annals);
+        let ours = beside::kind(results, run) == Some(Kind::Annals);
         let figures = run.figures.iter().map(|(name, spread)| {
             let (words, median) = units::figure(name, spread.median);
             let range = if spread.max > spread.min {
