@@ -122,7 +122,9 @@ impl<B: Boundary> BoundarySession<B> {
     /// Waits for the own writes that the next one depends on.
     fn settle(&mut self, appends: &[Append<'_>]) {
         for append in appends {
-            if let Some(pending) = self.pending.remove(&append.key) {
+            // A task that awaited its own write before it began the next has nothing to wait for, and may not block within its executor.
+            let pending = self.pending.remove(&append.key);
+            if let Some(pending) = pending.filter(|pending| pending.peek().is_none()) {
                 // How it ended is its ticket's business.
                 let _ = block_on(pending);
             }

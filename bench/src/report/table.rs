@@ -100,7 +100,8 @@ fn also(results: &Results, run: &Run) -> Option<String> {
         .or_else(|| Some(("cpu", ratio("processor_ratio")?)))
         .or_else(|| Some(("rate", rate()?)))
         .or_else(|| Some(("bare", bound()?)))?;
-    Some(format!("{ratio:.2} {name}"))
+    let places = if ratio < 100.0 { 2 } else { 0 };
+    Some(format!("{ratio:.places$} {name}"))
 }
 
 /// What must be said below the table.

@@ -1,8 +1,8 @@
 //! Throughput: one thread, or two, submits conditional appends without waiting for each, tickets in flight in a bounded window.
 //!
 //! Aggregates are drawn at random, each thread's its own; a condition names the version that the thread's writes before lead to.
-//! Warm-up fills the store with one event of each aggregate, in batches where that is faster, and then writes for a while; of more than 10⁶
-//! aggregates it begins as many as the time allows (`begun_share` says how many). It is measured until
+//! Warm-up begins aggregates, one event each, in batches where that is faster, until all are begun or the time for it is over, which only
+//! slow stores and 10⁷ aggregates need (`begun_share` says how far it got), and then writes for a while. It is measured until
 //! the time is over *and* enough bytes were written for eight full segments of Annals, preparation of space included, unless a
 //! contender would need several times as long for that. The clock stops when the last ticket has resolved. A unit is a commit.
 
@@ -33,8 +33,8 @@ pub const BYTES_LEAST: u64 = 9 * (64 << 20);
 /// How many times as long as asked for it is measured at most to reach [`BYTES_LEAST`].
 pub const PATIENCE: u32 = 4;
 
-/// So many aggregates are all begun before it is measured, however long that takes.
-const BEGUN_MOST: u64 = 1_000_000;
+/// How many times as long as it is warmed up aggregates are begun at most.
+const BEGINNING: u32 = 20;
 
 /// How many writes go between two looks at the clock.
 const STRIDE: u64 = 32;
@@ -187,19 +187,16 @@ impl<S: Session> Pipe<S> {
         })
     }
 
-    /// One event to each aggregate, as far as the time goes if they are very many, then writes that do not count: how many aggregates there
+    /// One event to each aggregate, as far as the time goes, then writes that do not count: how many aggregates there
     /// are then.
     fn warm_up(&mut self, round: &Round<'_>) -> Result<u64> {
-        let is_bounded = round.quick || round.case.number("aggregates") > BEGUN_MOST;
-        let time = round.warm_up * PATIENCE;
+        let time = round.warm_up * BEGINNING;
         let began = Instant::now();
         let numbers = self.numbers;
         let payloads = &self.payloads;
         let places = 0..self.versions.len() as u64;
         let mut events = places
-            .take_while(|place| {
-                !is_bounded || !place.is_multiple_of(STRIDE) || began.elapsed() < time
-            })
+            .take_while(|place| !place.is_multiple_of(STRIDE) || began.elapsed() < time)
             .map(|place| (key(numbers.0 + place * numbers.1), payloads.at(place)));
         let begun = self.session.load(&mut events)?;
         self.versions[..begun as usize].fill(1);

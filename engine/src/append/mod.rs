@@ -332,7 +332,11 @@ impl Shard {
         self.links.intake.halted().cloned().unwrap_or_else(closed)
     }
 
-    pub(super) fn take_permits(&self, request: &mut Request, patience: Patience) -> Result<(), Error> {
+    pub(super) fn take_permits(
+        &self,
+        request: &mut Request,
+        patience: Patience,
+    ) -> Result<(), Error> {
         let needed = match request.payload.kind {
             Kind::Record => self.links.intake.needs(request.payload.record.record_bytes()),
             Kind::Watch => Taken::WATCH,
