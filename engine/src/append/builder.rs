@@ -57,7 +57,7 @@ impl Write {
     /// Makes a retry safe: names the client and the number of this write among its writes. Numbers of a client rise.
     ///
     /// Sent again as the newest of its client on the aggregates that it appends to, a write returns its original result
-    /// ([`Committed::is_replay`]), whatever its expected versions say. With a number that is not higher than
+    /// ([`Committed::is_replay`](crate::Committed::is_replay)), whatever its expected versions say. With a number that is not higher than
     /// all seen and not the newest it is refused: [`ErrorKind::Duplicate`].
     pub fn client(mut self, client: u128, sequence: u64) -> Write {
         self.client = Some((client, sequence));

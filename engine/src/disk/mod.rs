@@ -100,7 +100,7 @@ pub enum Access {
     Write,
 }
 
-/// One file. Calls on the caller's thread, blocking; the fast path goes through a [`Queue`].
+/// One file. Calls on the caller's thread, blocking; the fast path goes through a `Queue`.
 #[allow(clippy::len_without_is_empty)]
 pub trait File: Send + Sync + fmt::Debug {
     /// Its length in bytes.
