@@ -34,7 +34,7 @@ pub const BYTES_LEAST: u64 = 9 * (64 << 20);
 pub const PATIENCE: u32 = 4;
 
 /// How many times as long as it is warmed up aggregates are begun at most.
-const BEGINNING: u32 = 20;
+const BEGINNING: u32 = 15;
 
 /// How many writes go between two looks at the clock.
 const STRIDE: u64 = 32;
