@@ -14,7 +14,7 @@ pub mod index {
 pub mod sync {
     #[cfg(loom)]
     pub use crate::sync::fault;
-    pub use crate::sync::{doorbell, epoch, permits, wake_word, watermark};
+    pub use crate::sync::{doorbell, epoch, followers, permits, wake_word, watermark};
 }
 
 /// The protocol.

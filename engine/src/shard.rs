@@ -85,6 +85,7 @@ impl Shard {
                     (id.0 as u8).wrapping_mul(64),
                 ),
                 catalogue: Arc::clone(&catalogue),
+                index: Arc::clone(&index),
                 prepared: Mutex::new(None),
                 closing: AtomicBool::new(false),
                 counters: Counters::default(),
@@ -93,6 +94,7 @@ impl Shard {
         };
         let Some(lock) = opening.lock else {
             let links = links(Arc::new(NoWriter));
+            catalogue.following().end(Ok(()));
             links.intake.refuse(Error::new(
                 ErrorKind::Stopped,
                 "the store was opened read-only: open it for writing to append",

@@ -283,6 +283,8 @@ impl Shard {
                 Attempted::Refused(request, refused) => {
                     self.links.intake.release(request.payload.permits);
                     pool::give(request);
+                    // A lost attempt may be on the stack, with permits to give back.
+                    self.links.intake.wake_writer();
                     return Err(refused);
                 }
             }

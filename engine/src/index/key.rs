@@ -23,9 +23,15 @@ pub enum SlotKey<'a> {
     Aggregate(&'a [u8]),
     /// A client on an aggregate.
     Client(u128, &'a [u8]),
+    /// A checkpoint, by its name.
+    Checkpoint(&'a [u8]),
+    /// The snapshots of an aggregate.
+    Snapshot(&'a [u8]),
+    /// All keys that begin like this.
+    Prefix(&'a [u8]),
 }
 
-impl SlotKey<'_> {
+impl<'a> SlotKey<'a> {
     /// The most bytes of key that stand behind a slot.
     pub(super) const BYTES_MAX: usize = CLIENT_BYTES + KEY_BYTES_MAX;
 
@@ -38,44 +44,61 @@ impl SlotKey<'_> {
             SlotKey::Client(client, key) => {
                 xxh3_64_with_seed(key, xxh3_64_with_seed(&client.to_le_bytes(), hash_key))
             }
+            // What shares its bytes with an aggregate's key is looked for elsewhere.
+            SlotKey::Checkpoint(_) | SlotKey::Snapshot(_) | SlotKey::Prefix(_) => {
+                xxh3_64_with_seed(self.text(), hash_key.wrapping_add(self.kind() as u64))
+            }
+        }
+    }
+
+    fn kind(self) -> SlotKind {
+        match self {
+            SlotKey::Aggregate(_) => SlotKind::Aggregate,
+            SlotKey::Client(..) => SlotKind::Client,
+            SlotKey::Checkpoint(_) => SlotKind::Checkpoint,
+            SlotKey::Snapshot(_) => SlotKind::Snapshot,
+            SlotKey::Prefix(_) => SlotKind::Prefix,
+        }
+    }
+
+    /// The bytes that it shares with a key, a name or a prefix.
+    fn text(self) -> &'a [u8] {
+        match self {
+            SlotKey::Aggregate(text)
+            | SlotKey::Client(_, text)
+            | SlotKey::Checkpoint(text)
+            | SlotKey::Snapshot(text)
+            | SlotKey::Prefix(text) => text,
         }
     }
 
     /// Whether the slot stands for this key.
     #[inline]
     pub(super) fn names(self, slot: SlotRef) -> bool {
-        let whole = slot.key();
-        match (self, slot.kind()) {
-            (SlotKey::Aggregate(key), SlotKind::Aggregate) => same(key, whole),
-            (SlotKey::Client(client, key), SlotKind::Client) => {
-                whole.split_at_checked(CLIENT_BYTES).is_some_and(|(number, rest)| {
-                    same(&client.to_le_bytes(), number) && same(key, rest)
-                })
-            }
-            _ => false,
+        if slot.kind() != self.kind() {
+            return false;
         }
+        let whole = slot.key();
+        let SlotKey::Client(client, key) = self else { return same(self.text(), whole) };
+        whole
+            .split_at_checked(CLIENT_BYTES)
+            .is_some_and(|(number, rest)| same(&client.to_le_bytes(), number) && same(key, rest))
     }
 
     /// The length of the key behind a slot.
     pub(super) fn bytes(self) -> usize {
-        match self {
-            SlotKey::Aggregate(key) => key.len(),
-            SlotKey::Client(_, key) => CLIENT_BYTES + key.len(),
-        }
+        let client = if let SlotKey::Client(..) = self { CLIENT_BYTES } else { 0 };
+        client + self.text().len()
     }
 
     /// Hands out kind and key as a slot keeps them.
     pub(super) fn joined<R>(self, take: impl FnOnce(SlotKind, &[u8]) -> R) -> R {
-        match self {
-            SlotKey::Aggregate(key) => take(SlotKind::Aggregate, key),
-            SlotKey::Client(client, key) => {
-                let mut whole = [0; Self::BYTES_MAX];
-                let whole = &mut whole[..self.bytes()];
-                whole[..CLIENT_BYTES].copy_from_slice(&client.to_le_bytes());
-                whole[CLIENT_BYTES..].copy_from_slice(key);
-                take(SlotKind::Client, whole)
-            }
-        }
+        let SlotKey::Client(client, key) = self else { return take(self.kind(), self.text()) };
+        let mut whole = [0; Self::BYTES_MAX];
+        let whole = &mut whole[..self.bytes()];
+        whole[..CLIENT_BYTES].copy_from_slice(&client.to_le_bytes());
+        whole[CLIENT_BYTES..].copy_from_slice(key);
+        take(SlotKind::Client, whole)
     }
 }
 

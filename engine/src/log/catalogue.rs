@@ -30,6 +30,7 @@ use crate::error::{Error, ErrorKind};
 use crate::format::{Damage, FileName, Lengths, Origin, RecordView, Shape};
 use crate::id::{Position, SegmentId, ShardId, StoreId};
 use crate::log::bytes::LogBytes;
+use crate::log::following::Following;
 use crate::log::segment::{Files, Segment};
 use crate::log::tail::Span;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -62,6 +63,7 @@ pub struct Catalogue {
     snapshot: ArcSwap<Snapshot>,
     watermark: Watermark,
     built: AtomicU64,
+    following: Following,
 }
 
 #[derive(Clone, Default)]
@@ -161,6 +163,7 @@ impl Catalogue {
             snapshot: ArcSwap::from_pointee(Snapshot { segments, spans: Vec::new() }),
             watermark: Watermark::new(end),
             built: AtomicU64::new(end.get()),
+            following: Following::new(),
         }
     }
 
@@ -178,6 +181,12 @@ impl Catalogue {
     #[inline]
     pub fn watermark(&self) -> Position {
         self.watermark.get()
+    }
+
+    /// Who follows the watermark.
+    #[inline]
+    pub fn following(&self) -> &Following {
+        &self.following
     }
 
     /// How many segments there are.

@@ -4,6 +4,7 @@ pub mod bytes;
 pub mod catalogue;
 #[cfg(test)]
 pub(crate) mod fixture;
+pub mod following;
 pub mod prepare;
 pub mod segment;
 pub mod tail;

@@ -5,6 +5,7 @@
 //! | `word` | whoever decides a write (compare-and-swap); the log writer, to take spent entries out | everybody |
 //! | `version`, `head` | the log writer, when a flush is published | everybody |
 //! | `published`, `last`, `skip` | the log writer | the log writer |
+//! | `watchers` | whoever watches; the log writer, which wakes them | both |
 //!
 //! The *tick* counts the operations accepted on the slot; a part that only checks counts too. Ticks only grow.
 //! While `word` is a plain tick nothing is pending, and `version` belongs to that tick.
@@ -13,9 +14,10 @@
 
 use crate::id::Position;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::followers::Followers;
 use crate::sync::ordering;
 
-/// What a slot stands for. Both kinds live in one index.
+/// What a slot stands for. All kinds live in one index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum SlotKind {
@@ -24,6 +26,12 @@ pub enum SlotKind {
     /// A client on an aggregate; its version is the client's highest sequence there. The key is the client's number
     /// (16 bytes, little-endian), then the key of the aggregate.
     Client = 1,
+    /// A checkpoint; its version is the position that it stands at. The key is its name.
+    Checkpoint = 2,
+    /// The snapshots of an aggregate; its version counts those of this opening. The key is the aggregate's.
+    Snapshot = 3,
+    /// Those who watch all keys that begin alike; it has no version. The key is the prefix.
+    Prefix = 4,
 }
 
 /// See the module.
@@ -36,6 +44,8 @@ pub struct Slot {
     published: AtomicU64,
     last: AtomicU64,
     skip: AtomicU64,
+    /// Who waits for the next version.
+    pub(crate) watchers: Followers,
     key_bytes: u16,
     kind: SlotKind,
 }
@@ -91,6 +101,7 @@ impl Slot {
             published: AtomicU64::new(0),
             last: AtomicU64::new(0),
             skip: AtomicU64::new(0),
+            watchers: Followers::new(),
             key_bytes: key.len() as u16,
             kind,
         };
@@ -201,4 +212,4 @@ impl Slot {
 pub const SKIP_VERSIONS: u64 = 64;
 
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<Slot>() == 56);
+const _: () = assert!(size_of::<Slot>() == 64);

@@ -67,6 +67,14 @@ pub enum Fault {
     RefusesSilently,
     /// New blocks are granted without the segment that they stand for.
     GrantsRelaxed,
+    /// What was published is not fenced before followers are looked for.
+    RingsFollowersUnfenced,
+    /// A follower looks at what it waits for without fencing first.
+    EnlistsUnfenced,
+    /// A seat is found listed without the waker that was registered before.
+    ListsRelaxed,
+    /// The ringer says that a seat is off the list before it has read who comes next.
+    ClearsFirst,
 }
 
 thread_local! {

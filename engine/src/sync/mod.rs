@@ -34,6 +34,7 @@ pub mod doorbell;
 pub mod epoch;
 #[cfg(loom)]
 pub mod fault;
+pub mod followers;
 pub mod permits;
 pub mod prefetch;
 pub mod wake_word;

@@ -44,6 +44,7 @@ use crate::disk::{Completion, Queue};
 use crate::error::{Error, ErrorKind};
 use crate::format::AcceptedEnd;
 use crate::id::{FlushSequence, Position, ShardId, StoreId};
+use crate::index::Index;
 use crate::log::catalogue::Catalogue;
 use crate::log::prepare::Prepared;
 use crate::log::tail::Tail;
@@ -51,6 +52,7 @@ use crate::reserve::stack::Batch;
 use crate::reserve::write::WriteRef;
 use crate::stats::Counters;
 use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::followers;
 
 /// How long the log is quiet before a small flush states its frontier.
 const FRONTIER_AFTER: Duration = Duration::from_millis(50);
@@ -62,6 +64,7 @@ const HELD_LOOK: Duration = Duration::from_millis(5);
 pub(crate) struct Links {
     pub(crate) intake: Intake,
     pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) index: Arc<Index>,
     /// The segment that comes next, once it is prepared.
     pub(crate) prepared: Mutex<Option<Prepared>>,
     /// Somebody closes the shard: what is accepted is still written.
@@ -322,8 +325,23 @@ impl LogWriter {
         }
     }
 
+    /// Tells everybody who follows that nothing more becomes durable.
+    fn ring_last(&mut self) {
+        let following = self.links.catalogue.following();
+        following.end(self.failure.clone().map_or(Ok(()), Err));
+        followers::published();
+        following.followers.ring(&mut self.wakers);
+        if following.is_watched() {
+            for slot in self.links.index.iter() {
+                slot.watchers.ring(&mut self.wakers);
+            }
+        }
+        self.hand_over_wakers();
+    }
+
     /// Ends a log writer whose last turn is over. The queue waits for what is still in flight.
-    fn end(self) -> Ended {
+    fn end(mut self) -> Ended {
+        self.ring_last();
         let LogWriter { active, retirement, abandoned, queue, failure, .. } = self;
         drop(queue);
         Ended {

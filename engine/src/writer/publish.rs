@@ -1,16 +1,18 @@
 //! Publishing: from a completed write of the disk to answered tickets. And stopping: when it fails.
 
-use super::LogWriter;
 use super::flush::{Flight, Placed};
 use super::groups::{self, GroupSet};
 use super::request::{Done, Kind, Tag, Taken};
+use super::{Links, LogWriter};
 use crate::disk::Completion;
 use crate::error::{Error, ErrorKind};
 use crate::id::Position;
+use crate::index::SlotKey;
 use crate::reserve::decide;
+use crate::reserve::slot_ref::SlotRef;
 use crate::reserve::stack::Batch;
 use crate::reserve::write::Status;
-use crate::sync::prefetch;
+use crate::sync::{followers, prefetch};
 
 /// The slots of a request are asked for when the one so many places before it is published.
 const PUBLISHED_AHEAD: usize = 8;
@@ -88,8 +90,10 @@ impl LogWriter {
         self.links.counters.count_flush(flight.records, flight.events, flight.bytes);
     }
 
-    /// Answers the tickets of a published flush and clears its entries out of their slots.
+    /// Wakes those who follow, answers the tickets of a published flush and clears its entries out of their slots.
     fn settle(&mut self, mut flight: Flight) {
+        followers::published();
+        self.links.catalogue.following().followers.ring(&mut self.wakers);
         let mut spent = self.retirement.list();
         let mut bytes = 0;
         for placed in flight.requests.drain(..) {
@@ -119,12 +123,28 @@ impl LogWriter {
         for entry in write.entries() {
             entry.slot.set_published(entry.after());
             decide::clear_published(entry);
+            if let Tag::Append(_) = Tag::decode(entry.tag) {
+                self.ring_watchers(entry.slot);
+            }
         }
         let done = Done { position: placed.position, time };
         // SAFETY: a request is settled once, by its log writer.
         let waker = unsafe { payload.cell.settle(Ok(done)) };
         self.wakers.extend(waker);
         payload.permits.bytes
+    }
+
+    /// Wakes those who watch an aggregate, or a prefix of its key. What was published has been fenced.
+    #[inline]
+    fn ring_watchers(&mut self, slot: SlotRef) {
+        slot.watchers.ring(&mut self.wakers);
+        let Links { catalogue, index, .. } = &*self.links;
+        for prefix in catalogue.following().prefixes_of(slot.key()) {
+            let key = SlotKey::Prefix(prefix);
+            if let Some(watched) = index.find(index.hash(key), key) {
+                watched.watchers.ring(&mut self.wakers);
+            }
+        }
     }
 
     /// Stops the shard for good: nothing that is not yet published is ever reported committed.
