@@ -1,8 +1,9 @@
 //! The one error type: what happened, whether anything was written, and what to do.
 
+use std::any::Any;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::expect::Expect;
 use crate::key::{KeyBuf, Shown};
@@ -13,6 +14,8 @@ use crate::key::{KeyBuf, Shown};
 pub enum ErrorKind {
     /// The aggregate is at another version than expected. Nothing was written: read again, decide again, try again.
     Conflict,
+    /// An execution lost as many races for its aggregates as it may. Nothing was written: try again later.
+    Contended,
     /// The aggregate was expected to exist and does not. Nothing was written.
     NotFound,
     /// The client's sequence is not the newest on these aggregates, so what became of it can't be answered. Nothing
@@ -58,6 +61,7 @@ impl ErrorKind {
             ErrorKind::TooLarge => 1002,
             ErrorKind::Duplicate => 2002,
             ErrorKind::Conflict => 2003,
+            ErrorKind::Contended => 2004,
             ErrorKind::NotFound => 2005,
             ErrorKind::Busy => 3001,
             ErrorKind::Full => 3002,
@@ -100,9 +104,13 @@ enum Repr {
         expected: Expect,
         actual: u64,
         durable: bool,
+        place: Option<Place>,
     },
     Other(Box<Other>),
 }
+
+/// The shard where a race was lost. What an error is made of knows no more of it; [`Error::winner`] does.
+pub(crate) type Place = Weak<dyn Any + Send + Sync>;
 
 #[derive(Clone)]
 struct Other {
@@ -110,6 +118,7 @@ struct Other {
     message: String,
     keys: Vec<KeyBuf>,
     source: Option<Arc<io::Error>>,
+    place: Option<Place>,
 }
 
 impl Error {
@@ -173,7 +182,8 @@ impl Error {
     }
 
     pub(crate) fn condition(key: &[u8], expected: Expect, actual: u64, durable: bool) -> Error {
-        Error(Repr::Condition { key: KeyBuf::new(key), expected, actual, durable })
+        let key = KeyBuf::new(key);
+        Error(Repr::Condition { key, expected, actual, durable, place: None })
     }
 
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
@@ -182,6 +192,7 @@ impl Error {
             message: message.into(),
             keys: Vec::new(),
             source: None,
+            place: None,
         })))
     }
 
@@ -198,6 +209,23 @@ impl Error {
 
     pub(crate) fn out_of_memory(what: &str) -> Error {
         Error::new(ErrorKind::Busy, format!("no memory for {what}: try again when some is free"))
+    }
+
+    /// Says where the race was lost.
+    pub(crate) fn lost_at(mut self, shard: Place) -> Error {
+        match &mut self.0 {
+            Repr::Condition { place, .. } => *place = Some(shard),
+            Repr::Other(other) => other.place = Some(shard),
+        }
+        self
+    }
+
+    /// Where the race was lost, if one was.
+    pub(crate) fn place(&self) -> Option<&Place> {
+        match &self.0 {
+            Repr::Condition { place, .. } => place.as_ref(),
+            Repr::Other(other) => other.place.as_ref(),
+        }
     }
 
     /// Names the aggregates that an error is about.
@@ -219,6 +247,7 @@ impl Error {
             message: format!("{doing}: {source}"),
             keys: Vec::new(),
             source: Some(Arc::new(source)),
+            place: None,
         })))
     }
 }
@@ -226,7 +255,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Repr::Condition { key, expected, actual, durable } => {
+            Repr::Condition { key, expected, actual, durable, .. } => {
                 let key = Shown(key.as_bytes());
                 let pending = if *durable { "" } else { ", not yet durable" };
                 match actual {
@@ -295,6 +324,6 @@ mod tests {
 
     #[test]
     fn telling_a_conflict_needs_no_memory_of_its_own() {
-        assert!(size_of::<Error>() <= 80, "{}", size_of::<Error>());
+        assert!(size_of::<Error>() <= 96, "{}", size_of::<Error>());
     }
 }

@@ -19,7 +19,7 @@ pub mod sync {
 
 /// The protocol.
 pub mod reserve {
-    pub use crate::reserve::{cell, decide, pause, slot, slot_ref, stack, write};
+    pub use crate::reserve::{accepted, cell, decide, pause, slot, slot_ref, stack, write};
 }
 
 /// Bytes.

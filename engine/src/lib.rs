@@ -23,6 +23,8 @@ mod disk;
 #[cfg(not(loom))]
 mod entropy;
 #[cfg(not(loom))]
+mod execute;
+#[cfg(not(loom))]
 mod format;
 #[cfg(not(loom))]
 mod identity_file;
@@ -43,6 +45,8 @@ mod ticket;
 #[cfg(not(loom))]
 mod verify;
 #[cfg(not(loom))]
+mod winner;
+#[cfg(not(loom))]
 mod writer;
 
 pub use error::{Error, ErrorKind};
@@ -54,11 +58,13 @@ pub use options::{Backend, Durability, Options};
 #[cfg(not(loom))]
 pub use crate::{
     append::Write,
+    execute::{Execution, Executor, State, States},
     read::{LogRead, Read, Recorded, RecordedPart, RecordedWrite, Writes},
     stats::{ShardStats, Stats},
     store::{Aggregate, Aggregates, Limits, Store},
     ticket::{Committed, Ticket},
     verify::{Problem, Verification, verify},
+    winner::Winner,
 };
 
 /// What the models, the fuzzers and the tests of this workspace reach into. Anything here may change at any time.

@@ -15,7 +15,7 @@ use crate::log::prepare::Preparer;
 use crate::log::segment::Segment;
 use crate::log::tail::Tail;
 use crate::options::Options;
-use crate::read::ReadSide;
+use crate::read::{Decided, ReadSide};
 use crate::recover::{self, Mode};
 use crate::reserve::slot_ref::SlotRef;
 use crate::stats::{Counters, ShardStats};
@@ -28,7 +28,7 @@ use crate::writer::{Ended, Links, LogWriter, Start};
 pub(crate) struct Shard {
     pub(crate) id: ShardId,
     pub(crate) index: Arc<Index>,
-    pub(crate) read: ReadSide,
+    pub(crate) read: Arc<ReadSide>,
     pub(crate) links: Arc<Links>,
     threads: Mutex<Option<Threads>>,
     /// Kept until nobody can look at them any more.
@@ -74,7 +74,6 @@ impl Shard {
             mapped: options.mapped,
         };
         let catalogue = Arc::new(Catalogue::new(facts, segments.collect(), recovered.end));
-        let read = ReadSide::new(Arc::clone(&catalogue), Arc::clone(&index));
         let links = |waker| {
             Arc::new(Links {
                 intake: Intake::new(
@@ -99,7 +98,7 @@ impl Shard {
                 ErrorKind::Stopped,
                 "the store was opened read-only: open it for writing to append",
             ));
-            return Ok(Shard::new(id, index, read, links, None));
+            return Ok(Shard::new(id, index, links, None));
         };
         let queue = disk
             .queue(lock, options.flush_window, opening.method)
@@ -130,16 +129,12 @@ impl Shard {
                 links.intake.preparation.close();
                 spawned(error)
             })?;
-        Ok(Shard::new(id, index, read, links, Some(Threads { writer, preparer })))
+        Ok(Shard::new(id, index, links, Some(Threads { writer, preparer })))
     }
 
-    fn new(
-        id: ShardId,
-        index: Arc<Index>,
-        read: ReadSide,
-        links: Arc<Links>,
-        threads: Option<Threads>,
-    ) -> Shard {
+    fn new(id: ShardId, index: Arc<Index>, links: Arc<Links>, threads: Option<Threads>) -> Shard {
+        let decided = Arc::clone(&links) as Arc<dyn Decided>;
+        let read = ReadSide::new(Arc::clone(&links.catalogue), Arc::clone(&index), decided);
         Shard {
             id,
             index,

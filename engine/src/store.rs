@@ -11,6 +11,7 @@ use crate::append::{Target, Write};
 use crate::disk::{self, Disk, Opening, QueueKind, SyncMethod};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
+use crate::execute::{Execution, Executor, State, States};
 use crate::expect::Expect;
 use crate::format::{Identity, SyncChoice};
 use crate::id::ShardId;
@@ -299,6 +300,95 @@ impl Store {
         self.0.shards[self.route(key).shard].read.version(key)
     }
 
+    /// The version of an aggregate, writes included that are decided and not yet durable; 0 if it does not exist. Right
+    /// for deciding the next write, wrong for answering anybody outside: see [`Read::accepted`].
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` or `TooLarge` for the key; `Stopped` if the shard has failed before such a write was durable.
+    pub fn version_accepted(&self, key: impl AsRef<[u8]>) -> Result<u64, Error> {
+        let key = key.as_ref();
+        key::check(key)?;
+        let route = self.route(key);
+        let shard = &self.0.shards[route.shard];
+        match shard.find(route.hash, SlotKey::Aggregate(key)) {
+            Some(slot) => shard.version_accepted(slot),
+            None => Ok(0),
+        }
+    }
+
+    /// Decides on an aggregate: folds its events into a state, calls `decide`, and appends what that returns on the
+    /// version that it saw. If another writer comes in between, folds what is new and decides again, 64 times at most.
+    ///
+    /// The state includes writes that are accepted and not yet durable, so nothing here waits for the disk, and one
+    /// thread can keep many executions of one aggregate in flight. `decide` runs on this thread, before this returns; it
+    /// may be called several times. What it returned is told by the [`Execution`], once it is durable: also a refusal
+    /// and a decision on no events, which may rest on writes that are not durable yet.
+    ///
+    /// ```
+    /// use annals::{Event, Recorded, State, Store};
+    /// # let dir = tempfile::tempdir_in("/var/tmp")?;
+    /// # let store = Store::open(dir.path())?;
+    ///
+    /// #[derive(Default)]
+    /// struct Stock(u64);
+    ///
+    /// impl State for Stock {
+    ///     fn apply(&mut self, event: &Recorded) {
+    ///         match event.event_type() {
+    ///             "Stored" => self.0 += 1,
+    ///             _ => self.0 -= 1,
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// store.append("shelf-1", annals::Expect::Any, [Event::new("Stored", "")])?;
+    /// let take = || {
+    ///     store.execute("shelf-1", |stock: &Stock| match stock.0 {
+    ///         0 => Err("nothing left"),
+    ///         _ => Ok(vec![Event::new("Taken", "")]),
+    ///     })
+    /// };
+    /// let (first, second) = (take(), take());
+    /// assert_eq!(first.wait()?.expect("there was one").map(|committed| committed.version()), Some(2));
+    /// assert_eq!(second.wait()?.unwrap_err(), "nothing left");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn execute<S: State, R>(
+        &self,
+        key: impl AsRef<[u8]>,
+        decide: impl FnMut(&S) -> Result<Vec<Event>, R>,
+    ) -> Execution<R> {
+        self.executor().execute(key, decide)
+    }
+
+    /// Decides on several aggregates of one shard: all states in, in the order of the keys, and events for each out,
+    /// which are written together or not at all. The states were all true at one moment. An aggregate for which there are
+    /// no events is only checked: it is still at the version that was seen.
+    ///
+    /// Otherwise as [`execute`](Store::execute).
+    pub fn execute_all<S: State, R>(
+        &self,
+        keys: impl IntoIterator<Item = impl AsRef<[u8]>>,
+        decide: impl FnMut(&[S]) -> Result<Vec<Vec<Event>>, R>,
+    ) -> Execution<R> {
+        self.executor().execute_all(keys, decide)
+    }
+
+    /// Executions with another limit on attempts, or of a client whose retries are safe.
+    pub fn executor<S: State>(&self) -> Executor<'_, S> {
+        Executor::new(self)
+    }
+
+    /// Executions that keep the states of so many aggregates, so that a busy one is not folded from its start each
+    /// time. To be made once for a type of state, and cloned.
+    pub fn states<S>(&self, aggregates: usize) -> States<S>
+    where
+        S: State + Clone + Send + Sync + 'static,
+    {
+        States::new(self.clone(), aggregates)
+    }
+
     /// Every aggregate with its durable version, in no order. Those created meanwhile may be among them.
     pub fn aggregates(&self) -> Aggregates {
         let slots = self.0.shards.iter().enumerate().flat_map(|(number, shard)| {
@@ -464,6 +554,23 @@ impl Aggregate {
             Some(slot) => self.shard().read.version_of_slot(slot),
             None => Ok(0),
         }
+    }
+
+    /// As [`Store::version_accepted`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::version_accepted`].
+    pub fn version_accepted(&self) -> Result<u64, Error> {
+        self.slot().map_or(Ok(0), |slot| self.shard().version_accepted(slot))
+    }
+
+    /// As [`Store::execute`].
+    pub fn execute<S: State, R>(
+        &self,
+        decide: impl FnMut(&S) -> Result<Vec<Event>, R>,
+    ) -> Execution<R> {
+        Executor::new(&self.store).execute_at(&self.key, self.slot(), decide)
     }
 
     fn shard(&self) -> &Arc<Shard> {

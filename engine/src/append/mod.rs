@@ -9,11 +9,13 @@
 //! Ticket
 //! ```
 
+mod accepted;
+mod barrier;
 mod builder;
 mod record;
 mod replay;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 pub use builder::Write;
 pub(crate) use replay::Replay;
@@ -29,6 +31,7 @@ use crate::reserve::slot_ref::SlotRef;
 use crate::reserve::step;
 use crate::reserve::write::{Entry, Status};
 use crate::shard::Shard;
+use crate::sync::backoff::Backoff;
 use crate::sync::epoch::{self, Guard};
 use crate::ticket::Ticket;
 use crate::writer::intake::Patience;
@@ -86,6 +89,16 @@ impl Shard {
         }
         request.payload.plan.parts[0].slot = slot;
         self.reserve(request, None, patience)
+    }
+
+    /// The version that a slot is at, accepted writes included. A shard that failed says so instead, if they are what
+    /// makes the difference.
+    pub(crate) fn version_accepted(&self, slot: SlotRef) -> Result<u64, Error> {
+        let seen = epoch::pinned(|guard| look_at(Some(slot), guard));
+        match self.links.intake.halted().filter(|why| why.kind() == ErrorKind::Stopped) {
+            Some(failed) if !seen.settled => Err(failed.clone()),
+            _ => Ok(seen.version),
+        }
     }
 
     /// Reserves and submits a request that is encoded and planned.
@@ -178,7 +191,7 @@ impl Shard {
 
     /// One look at every slot of a write, noted in its plan: whether its conditions hold, or it was made before.
     fn consider(
-        &self,
+        self: &Arc<Self>,
         request: &mut Request,
         client: Option<(u128, u64)>,
         guard: &Guard<'_>,
@@ -242,12 +255,13 @@ impl Shard {
 
     /// What a condition that does not hold is told. A shard that takes no more writes says so instead: what it saw may
     /// be a write that never became durable.
-    fn conflict(&self, key: &[u8], expect: Expect, seen: Look) -> Error {
+    fn conflict(self: &Arc<Self>, key: &[u8], expect: Expect, seen: Look) -> Error {
         if let Err(closed) = self.links.intake.check_open() {
             return closed;
         }
         self.links.counters.count_conflict();
-        Error::condition(key, expect, seen.version, seen.settled)
+        let place: Weak<Shard> = Arc::downgrade(self);
+        Error::condition(key, expect, seen.version, seen.settled).lost_at(place)
     }
 
     /// Looks, submits and decides, until the write is accepted or a condition does not hold.
@@ -257,6 +271,7 @@ impl Shard {
         client: Option<(u128, u64)>,
         patience: Patience,
     ) -> Result<Ticket, Error> {
+        let mut backoff = Backoff::new();
         loop {
             step!("attempt");
             match epoch::pinned(|guard| self.attempt_once(request, client, guard)) {
@@ -270,6 +285,7 @@ impl Shard {
                     // The log writer has the permits of the lost attempt to give back.
                     step!("wake after a lost race");
                     self.links.intake.wake_writer();
+                    backoff.wait();
                     request = again;
                     if let Err(refused) = self.take_permits(&mut request, patience) {
                         pool::give(request);
@@ -292,7 +308,7 @@ impl Shard {
     }
 
     fn attempt_once(
-        &self,
+        self: &Arc<Self>,
         mut request: Box<Request>,
         client: Option<(u128, u64)>,
         guard: &Guard<'_>,

@@ -83,6 +83,10 @@ pub(super) fn refused(error: EncodeError, key: &[u8]) -> Error {
     }
 }
 
+pub(super) fn no_such_sequence() -> Error {
+    Error::invalid("the client's sequence is u64::MAX: expected less")
+}
+
 /// Completes the record of a write, and checks its size.
 pub(super) fn finish(
     request: &mut Request,
@@ -92,7 +96,7 @@ pub(super) fn finish(
     if let Some((_, sequence)) = client
         && client_version(sequence).is_none()
     {
-        return Err(Error::invalid("the client's sequence is u64::MAX: expected less"));
+        return Err(no_such_sequence());
     }
     let payload = &mut request.payload;
     if payload.plan.parts.iter().all(|part| part.check) {

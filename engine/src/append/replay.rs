@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 
-use super::record::refused;
+use super::look_at;
+use super::record::{no_such_sequence, refused};
 use crate::error::{Error, ErrorKind};
+use crate::expect::Expect;
+use crate::index::SlotKey;
 use crate::read::RecordedWrite;
+use crate::reserve::slot::client_version;
 use crate::reserve::slot_ref::SlotRef;
-use crate::reserve::step;
 use crate::shard::Shard;
+use crate::sync::epoch;
 use crate::ticket::{Committed, Ticket};
 use crate::writer::intake::Patience;
 use crate::writer::pool;
-use crate::writer::request::{Asked, Done, Kind, Request, TicketCell};
+use crate::writer::request::{Asked, Done, Request, TicketCell};
 
 /// A write that was made before, to be found in the log.
 pub(crate) struct Replay {
@@ -72,7 +76,7 @@ impl Shard {
     /// Answers a write that was made before, once everything that was submitted before now is durable.
     pub(super) fn replay(
         self: &Arc<Self>,
-        mut request: Box<Request>,
+        request: Box<Request>,
         client: Option<(u128, u64)>,
         patience: Patience,
     ) -> Result<Ticket, Error> {
@@ -89,26 +93,40 @@ impl Shard {
             return Err(Error::invalid("a replay without a client"));
         };
         let replay = Replay { shard: Arc::clone(self), client, sequence, slot, keys };
-        request.reset();
-        request.payload.kind = Kind::Watch;
-        if let Err(refused) = self.take_permits(&mut request, patience) {
-            pool::give(request);
-            return Err(refused);
+        let cell = self.submit_barrier(request, patience)?;
+        Ok(Ticket::replaying(cell, replay))
+    }
+
+    /// The original result of a write that a client has made before on some of these aggregates, for whoever does not
+    /// know yet what it would write to which of them. `None` if its sequence is higher than any seen on all of them.
+    pub(crate) fn made_before<'k>(
+        self: &Arc<Self>,
+        keys: impl Iterator<Item = (&'k [u8], u64)> + Clone,
+        (client, sequence): (u128, u64),
+    ) -> Result<Option<Ticket>, Error> {
+        let wanted = client_version(sequence).ok_or_else(no_such_sequence)?;
+        let (mut request, mut higher) = (pool::take(), Vec::new());
+        for (key, hash) in keys {
+            let slot_key = SlotKey::Client(client, key);
+            let Some(slot) = self.find(self.index.hash(slot_key), slot_key) else { continue };
+            let seen = epoch::pinned(|guard| look_at(Some(slot), guard)).version;
+            if seen > wanted {
+                higher.push(key);
+            } else if seen == wanted {
+                let plan = &mut request.payload.plan;
+                plan.push(key, hash, Expect::Any, false).map_err(|e| refused(e, key))?;
+                if let Some(part) = plan.parts.last_mut() {
+                    part.client = Some(slot);
+                }
+            }
         }
-        set_asked(&mut request, |asked| asked.group = self.links.intake.group());
-        let cell = triomphe::Arc::clone(&request.payload.cell);
-        step!("submit a wait");
-        match self.links.intake.push(request) {
-            Ok(_) => {
-                step!("wake for a wait");
-                self.links.intake.wake_writer();
-                Ok(Ticket::replaying(cell, replay))
-            }
-            Err(request) => {
-                self.links.intake.release(request.payload.permits);
-                pool::give(request);
-                Err(self.closed())
-            }
+        if !request.payload.plan.parts.is_empty() {
+            return self.replay(request, Some((client, sequence)), Patience::Wait).map(Some);
+        }
+        pool::give(request);
+        match higher.is_empty() {
+            true => Ok(None),
+            false => Err(unanswerable(sequence).with_keys(higher)),
         }
     }
 }
@@ -120,11 +138,4 @@ pub(super) fn unanswerable(sequence: u64) -> Error {
             "what became of sequence {sequence} can't be answered: expected one above all that its client has used, or the newest of them, from one write, on all aggregates"
         ),
     )
-}
-
-/// Changes what the cell of a request says that nobody else has seen.
-fn set_asked(request: &mut Request, set: impl FnOnce(&mut Asked)) {
-    if let Some(cell) = triomphe::Arc::get_mut(&mut request.payload.cell) {
-        set(cell.asked_mut());
-    }
 }

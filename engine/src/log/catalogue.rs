@@ -99,7 +99,7 @@ pub struct Record {
 
 impl Record {
     /// `shape` is that of a view of these bytes.
-    pub(super) fn new(bytes: LogBytes, position: Position, shape: Shape, trusted: bool) -> Record {
+    pub(crate) fn new(bytes: LogBytes, position: Position, shape: Shape, trusted: bool) -> Record {
         Record { bytes, position, shape, trusted }
     }
 

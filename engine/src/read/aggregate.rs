@@ -57,6 +57,8 @@ pub struct Read {
     limit: usize,
     backwards: bool,
     stage: Stage,
+    /// Accepted versions above the durable ones, the lowest first.
+    pending: VecDeque<(u64, Record)>,
     /// The events of the version that the read is in, in the order of the batch.
     events: VecDeque<Recorded>,
 }
@@ -92,7 +94,7 @@ enum Next {
     At(Position, u64),
 }
 
-struct Forwards {
+pub(super) struct Forwards {
     /// The last version of each page above, the lowest page last.
     tops: Vec<(u64, Position)>,
     /// What is left of the page, the lowest version last.
@@ -110,8 +112,8 @@ struct Step {
 }
 
 impl Read {
-    pub(super) fn new(chain: Chain, head: Position, watermark: Position) -> Read {
-        let newest = chain.newest_below(head, watermark);
+    pub(super) fn new(chain: Chain) -> Read {
+        let newest = chain.newest();
         let version = newest.as_ref().ok().and_then(Option::as_ref).map_or(0, |link| link.version);
         let stage = match newest {
             Ok(newest) => Stage::Snapshot(newest),
@@ -133,6 +135,7 @@ impl Read {
             limit: usize::MAX,
             backwards: false,
             stage: Stage::Done,
+            pending: VecDeque::new(),
             events: VecDeque::new(),
         }
     }
@@ -145,6 +148,30 @@ impl Read {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version
+    }
+
+    /// Also shows writes that are accepted and on their way to the disk, from memory and without waiting for them.
+    ///
+    /// Right for deciding the next write: that one is durable only after all that it was decided on. Wrong for
+    /// answering anybody outside: should the shard fail, what was shown never was. A shard that has failed gives
+    /// [`Stopped`](crate::ErrorKind::Stopped) instead of such writes.
+    ///
+    /// An event that is not durable [has no position](Recorded::is_durable) yet.
+    pub fn accepted(mut self) -> Read {
+        let Some(chain) = &mut self.chain else { return self };
+        let taken = chain.accepted().and_then(|(pending, newest)| {
+            self.pending = pending.versions(chain)?;
+            Ok(newest)
+        });
+        match taken {
+            Ok(newest) => {
+                let durable = newest.as_ref().map_or(0, |link| link.version);
+                self.version = self.pending.back().map_or(durable, |(version, _)| *version);
+                self.stage = Stage::Snapshot(newest);
+            }
+            Err(error) => (self.version, self.stage) = (0, Stage::Failed(error)),
+        }
+        self
     }
 
     /// Starts with the first event of this version; backwards, with the last event of it, or of the newest version if
@@ -175,37 +202,18 @@ impl Read {
 
     /// Goes on to the next version; `false` if there is none.
     fn advance(&mut self) -> Result<bool, Error> {
-        // An error that leaves no way on leaves the read done.
-        let stage = mem::replace(&mut self.stage, Stage::Done);
-        let Some(chain) = &self.chain else {
-            return match stage {
-                Stage::Failed(error) => Err(error),
-                _ => Ok(false),
-            };
-        };
-        let stage = match stage {
-            Stage::Snapshot(Some(newest)) => begin(chain, newest, self.backwards, self.start)?,
-            stage => stage,
-        };
-        let record = match stage {
-            Stage::Forwards(mut forwards) => {
-                let Some(record) = forwards.next(chain)? else { return Ok(false) };
-                self.stage = Stage::Forwards(forwards);
-                record
+        let record = if self.backwards {
+            match self.next_pending(|version, start| version <= start.unwrap_or(u64::MAX)) {
+                Some(record) => Some(record),
+                None => self.next_durable()?,
             }
-            Stage::Backwards(next) => {
-                let link = match next {
-                    Next::Found(link) => link,
-                    Next::At(position, version) => chain.at(position, version)?,
-                };
-                if let Some((position, version)) = link.before() {
-                    self.stage = Stage::Backwards(Next::At(position, version));
-                }
-                link.record
+        } else {
+            match self.next_durable()? {
+                Some(record) => Some(record),
+                None => self.next_pending(|version, start| version >= start.unwrap_or(0)),
             }
-            Stage::Failed(error) => return Err(error),
-            Stage::Snapshot(_) | Stage::Done => return Ok(false),
         };
+        let (Some(record), Some(chain)) = (record, &self.chain) else { return Ok(false) };
         if let Err(damage) = load(chain, &record, &mut self.events) {
             self.events.clear();
             return Err(chain.damaged(record.position(), &damage));
@@ -220,6 +228,56 @@ impl Read {
             }
         }
         Ok(true)
+    }
+
+    /// The next accepted version, in the direction of the read, that is on the right side of the start.
+    fn next_pending(&mut self, wanted: impl Fn(u64, Option<u64>) -> bool) -> Option<Record> {
+        let start = self.start.map(Start::version);
+        loop {
+            let next = match self.backwards {
+                true => self.pending.pop_back(),
+                false => self.pending.pop_front(),
+            };
+            let (version, record) = next?;
+            if wanted(version, start) {
+                return Some(record);
+            }
+        }
+    }
+
+    /// The next durable version, in the direction of the read.
+    fn next_durable(&mut self) -> Result<Option<Record>, Error> {
+        // An error that leaves no way on leaves the read done.
+        let stage = mem::replace(&mut self.stage, Stage::Done);
+        let Some(chain) = &self.chain else {
+            return match stage {
+                Stage::Failed(error) => Err(error),
+                _ => Ok(None),
+            };
+        };
+        let stage = match stage {
+            Stage::Snapshot(Some(newest)) => begin(chain, newest, self.backwards, self.start)?,
+            stage => stage,
+        };
+        match stage {
+            Stage::Forwards(mut forwards) => {
+                let record = forwards.next(chain)?;
+                self.stage = Stage::Forwards(forwards);
+                Ok(record)
+            }
+            Stage::Backwards(next) => {
+                let link = match next {
+                    Next::Found(link) => link,
+                    Next::At(position, version) => chain.at(position, version)?,
+                };
+                if let Some((position, version)) = link.before() {
+                    self.stage = Stage::Backwards(Next::At(position, version));
+                }
+                Ok(Some(link.record))
+            }
+            Stage::Failed(error) => Err(error),
+            Stage::Snapshot(_) | Stage::Done => Ok(None),
+        }
     }
 }
 
@@ -265,7 +323,7 @@ fn load(chain: &Chain, record: &Record, events: &mut VecDeque<Recorded>) -> Resu
 
 impl Forwards {
     /// A read from `lowest` on, which is at most the newest version.
-    fn new(chain: &Chain, newest: Link, lowest: u64) -> Result<Forwards, Error> {
+    pub(super) fn new(chain: &Chain, newest: Link, lowest: u64) -> Result<Forwards, Error> {
         let mut tops = Vec::new();
         let mut link = newest;
         while milestone_before(link.version) >= lowest {
@@ -279,7 +337,7 @@ impl Forwards {
     }
 
     /// The record of the next version.
-    fn next(&mut self, chain: &Chain) -> Result<Option<Record>, Error> {
+    pub(super) fn next(&mut self, chain: &Chain) -> Result<Option<Record>, Error> {
         if self.page.is_empty() {
             let Some((version, position)) = self.tops.pop() else { return Ok(None) };
             self.fill(chain, chain.at(position, version)?)?;

@@ -17,12 +17,16 @@ use crate::format::{Damage, PartView, RecordView, Role};
 use crate::id::Position;
 use crate::key::KeyBuf;
 use crate::log::catalogue::{Catalogue, Record};
+use crate::read::{Pending, ReadSide};
 use crate::reserve::slot::SKIP_VERSIONS;
+use crate::reserve::slot_ref::SlotRef;
 
 /// The records of one aggregate.
 pub(super) struct Chain {
-    catalogue: Arc<Catalogue>,
+    side: Arc<ReadSide>,
     key: KeyBuf,
+    /// The aggregate's slot, if it had one.
+    slot: Option<SlotRef>,
 }
 
 /// One version, and the ways from it.
@@ -51,16 +55,47 @@ pub(super) const fn milestone_before(version: u64) -> u64 {
 }
 
 impl Chain {
-    pub(super) fn new(catalogue: Arc<Catalogue>, key: &[u8]) -> Chain {
-        Chain { catalogue, key: KeyBuf::new(key) }
+    pub(super) fn new(side: Arc<ReadSide>, key: &[u8], slot: Option<SlotRef>) -> Chain {
+        Chain { side, key: KeyBuf::new(key), slot }
     }
 
-    /// The newest version below a watermark that was taken before `head` was read from the slot.
-    pub(super) fn newest_below(
-        &self,
-        head: Position,
-        watermark: Position,
-    ) -> Result<Option<Link>, Error> {
+    fn catalogue(&self) -> &Catalogue {
+        &self.side.catalogue
+    }
+
+    /// What is accepted, and the newest version that is durable with it; `None` if there is none.
+    pub(super) fn accepted(&mut self) -> Result<(Pending, Option<Link>), Error> {
+        self.slot = self.slot.or_else(|| self.side.slot(self.key.as_bytes()));
+        let Some(slot) = self.slot else {
+            let nothing = Pending { published: 0, below: 0, quiet: true, records: Vec::new() };
+            return Ok((nothing, None));
+        };
+        let pending = self.side.decided.decided(slot, 0)?;
+        let newest = match pending.published {
+            0 => None,
+            version => Some(self.newest_published(version)?),
+        };
+        Ok((pending, newest))
+    }
+
+    /// A version that the slot has shown as published, the watermark perhaps not yet.
+    pub(super) fn newest_published(&self, version: u64) -> Result<Link, Error> {
+        let head = self.slot.map_or(Position::START, |slot| slot.head());
+        let mut link = self.link(self.published(head)?, None)?;
+        while link.version > version {
+            link = match milestone_before(link.version) >= version {
+                true => self.milestone(&link)?,
+                false => self.before(&link)?,
+            };
+        }
+        Ok(link)
+    }
+
+    /// The newest durable version.
+    pub(super) fn newest(&self) -> Result<Option<Link>, Error> {
+        // In this order: what is below the watermark, the slot shows.
+        let watermark = self.catalogue().watermark();
+        let head = self.slot.map_or(Position::START, |slot| slot.head());
         if head.is_none() {
             return Ok(None);
         }
@@ -74,13 +109,9 @@ impl Chain {
             if version == 0 {
                 return Ok(None);
             }
-            link = self.link(self.published(at)?, Some(version))?;
+            link = self.at(at, version)?;
         }
         Ok(Some(link))
-    }
-
-    pub(super) fn version_below(&self, head: Position, watermark: Position) -> Result<u64, Error> {
-        Ok(self.newest_below(head, watermark)?.map_or(0, |link| link.version))
     }
 
     /// The version before, which must not be 0.
@@ -95,12 +126,11 @@ impl Chain {
 
     /// The version that stands at a position.
     pub(super) fn at(&self, position: Position, version: u64) -> Result<Link, Error> {
-        let record = self.catalogue.record(position).map_err(|error| self.named(error))?;
-        self.link(record, Some(version))
+        self.link(self.published(position)?, Some(version))
     }
 
     fn published(&self, head: Position) -> Result<Record, Error> {
-        self.catalogue.published(head).map_err(|error| self.named(error))
+        self.catalogue().published(head).map_err(|error| self.named(error))
     }
 
     /// The part of this aggregate in a record, for its events.
@@ -110,11 +140,11 @@ impl Chain {
 
     /// An error about a record of the aggregate.
     pub(super) fn damaged(&self, position: Position, damage: &Damage) -> Error {
-        self.named(self.catalogue.damaged(position, damage))
+        self.named(self.catalogue().damaged(position, damage))
     }
 
     fn corrupt(&self, position: Position, what: impl fmt::Display) -> Error {
-        self.named(self.catalogue.corrupt(position, what))
+        self.named(self.catalogue().corrupt(position, what))
     }
 
     fn named(&self, error: Error) -> Error {

@@ -5,6 +5,8 @@
 
 mod aggregate;
 mod chain;
+mod fold;
+mod pending;
 mod recorded;
 mod shard;
 #[cfg(test)]
@@ -14,6 +16,8 @@ mod write;
 use std::sync::Arc;
 
 pub use self::aggregate::Read;
+pub use self::fold::Folded;
+pub use self::pending::{Decided, Pending, unplaced};
 pub use self::recorded::Recorded;
 pub use self::shard::{LogRead, Writes};
 pub use self::write::{RecordedPart, RecordedWrite};
@@ -31,40 +35,41 @@ use crate::reserve::slot_ref::SlotRef;
 pub struct ReadSide {
     catalogue: Arc<Catalogue>,
     index: Arc<Index>,
+    decided: Arc<dyn Decided>,
 }
 
 impl ReadSide {
     /// The read side of a shard.
-    pub fn new(catalogue: Arc<Catalogue>, index: Arc<Index>) -> ReadSide {
-        ReadSide { catalogue, index }
+    pub fn new(
+        catalogue: Arc<Catalogue>,
+        index: Arc<Index>,
+        decided: Arc<dyn Decided>,
+    ) -> Arc<ReadSide> {
+        Arc::new(ReadSide { catalogue, index, decided })
     }
 
     /// A read of the aggregate with this key. Nothing is inserted if there is none.
-    pub fn read(&self, key: &[u8]) -> Read {
-        if let Err(error) = key::check(key) {
-            return Read::failed(error);
+    pub fn read(self: &Arc<Self>, key: &[u8]) -> Read {
+        match key::check(key) {
+            Ok(()) => Read::new(self.chain(key)),
+            Err(error) => Read::failed(error),
         }
-        let watermark = self.catalogue.watermark();
-        Read::new(self.chain(key), self.head(key), watermark)
     }
 
     /// A read of an aggregate whose slot is at hand.
-    pub fn read_slot(&self, slot: SlotRef) -> Read {
-        let watermark = self.catalogue.watermark();
-        Read::new(self.chain(slot.key()), slot.head(), watermark)
+    pub fn read_slot(self: &Arc<Self>, slot: SlotRef) -> Read {
+        Read::new(self.chain_of_slot(slot))
     }
 
     /// The durable version of the aggregate with this key, 0 if there is none.
-    pub fn version(&self, key: &[u8]) -> Result<u64, Error> {
+    pub fn version(self: &Arc<Self>, key: &[u8]) -> Result<u64, Error> {
         key::check(key)?;
-        let watermark = self.catalogue.watermark();
-        self.chain(key).version_below(self.head(key), watermark)
+        Ok(self.chain(key).newest()?.map_or(0, |link| link.version))
     }
 
     /// The durable version of an aggregate whose slot is at hand.
-    pub fn version_of_slot(&self, slot: SlotRef) -> Result<u64, Error> {
-        let watermark = self.catalogue.watermark();
-        self.chain(slot.key()).version_below(slot.head(), watermark)
+    pub fn version_of_slot(self: &Arc<Self>, slot: SlotRef) -> Result<u64, Error> {
+        Ok(self.chain_of_slot(slot).newest()?.map_or(0, |link| link.version))
     }
 
     /// A read of the shard in log order.
@@ -77,13 +82,16 @@ impl ReadSide {
         RecordedWrite::new(&self.catalogue, self.catalogue.published(position)?)
     }
 
-    fn chain(&self, key: &[u8]) -> Chain {
-        Chain::new(Arc::clone(&self.catalogue), key)
+    fn chain(self: &Arc<Self>, key: &[u8]) -> Chain {
+        Chain::new(Arc::clone(self), key, self.slot(key))
     }
 
-    fn head(&self, key: &[u8]) -> Position {
+    fn chain_of_slot(self: &Arc<Self>, slot: SlotRef) -> Chain {
+        Chain::new(Arc::clone(self), slot.key(), Some(slot))
+    }
+
+    fn slot(&self, key: &[u8]) -> Option<SlotRef> {
         let key = SlotKey::Aggregate(key);
-        let slot = self.index.find(self.index.hash(key), key);
-        slot.map_or(Position::START, |slot| slot.head())
+        self.index.find(self.index.hash(key), key)
     }
 }

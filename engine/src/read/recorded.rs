@@ -126,7 +126,7 @@ impl Recorded {
         self.time
     }
 
-    /// When it was committed, in microseconds since 1970.
+    /// When it was committed, in microseconds since 1970; 0 if it [is not durable](Recorded::is_durable).
     #[must_use]
     pub fn commit_time(&self) -> i64 {
         self.commit_time
@@ -144,7 +144,14 @@ impl Recorded {
         self.data.of(&self.record)
     }
 
-    /// The position of the write in the log of its shard. All events of one write have the same.
+    /// Whether the event was durable when it was read. Only an [accepted](crate::Read::accepted) read shows others.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        !self.position.is_none()
+    }
+
+    /// The position of the write in the log of its shard: all events of one write have the same.
+    /// [`Position::START`] if it [is not durable](Recorded::is_durable).
     #[must_use]
     pub fn position(&self) -> Position {
         self.position

@@ -8,8 +8,10 @@ use crate::event::Event;
 use crate::expect::Expect;
 use crate::id::Position;
 use crate::index::{Index, SlotKey};
+use crate::log::catalogue::Catalogue;
 use crate::log::fixture::{Log, Part, Placed, Shape};
-use crate::read::{LogRead, Read, ReadSide, Recorded};
+use crate::read::{Decided, LogRead, Pending, Read, ReadSide, Recorded};
+use crate::reserve::slot_ref::SlotRef;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread;
 
@@ -18,14 +20,14 @@ struct Shard {
     log: Log,
     disk: Arc<SimDisk>,
     index: Arc<Index>,
-    side: ReadSide,
+    side: Arc<ReadSide>,
 }
 
 impl Shard {
     fn new(shape: Shape) -> Shard {
         let (log, disk) = Log::sim(shape);
         let index = Arc::new(Index::new(3));
-        let side = ReadSide::new(Arc::clone(&log.catalogue), Arc::clone(&index));
+        let side = side(Arc::clone(&log.catalogue), Arc::clone(&index));
         Shard { log, disk, index, side }
     }
 
@@ -43,14 +45,30 @@ impl Shard {
     }
 
     /// The three ways to read what is published: from memory, through maps, from files.
-    fn sides(&self) -> [ReadSide; 3] {
+    fn sides(&self) -> [Arc<ReadSide>; 3] {
         let index = || Arc::clone(&self.index);
         [
-            ReadSide::new(Arc::clone(&self.log.catalogue), index()),
-            ReadSide::new(self.log.reopened(true), index()),
-            ReadSide::new(self.log.reopened(false), index()),
+            side(Arc::clone(&self.log.catalogue), index()),
+            side(self.log.reopened(true), index()),
+            side(self.log.reopened(false), index()),
         ]
     }
+}
+
+/// A log that nobody writes to has nothing pending.
+#[derive(Debug)]
+struct Nothing;
+
+impl Decided for Nothing {
+    fn decided(&self, slot: SlotRef, above: u64) -> Result<Pending, Error> {
+        let published = slot.version();
+        let below = published.max(above);
+        Ok(Pending { published, below, quiet: true, records: Vec::new() })
+    }
+}
+
+fn side(catalogue: Arc<Catalogue>, index: Arc<Index>) -> Arc<ReadSide> {
+    ReadSide::new(catalogue, index, Arc::new(Nothing))
 }
 
 fn set_head(index: &Index, key: &[u8], placed: Placed) {
@@ -430,7 +448,7 @@ fn reads_beside_a_writer_see_whole_prefixes() {
     let readers: Vec<_> = (0..2)
         .map(|reader| {
             let catalogue = Arc::clone(&shard.log.catalogue);
-            let side = ReadSide::new(catalogue, Arc::clone(&shard.index));
+            let side = side(catalogue, Arc::clone(&shard.index));
             let done = Arc::clone(&done);
             thread::spawn(move || {
                 let mut seen = 0;

@@ -32,9 +32,12 @@
 //! Models: `loom-tests/tests/reserve.rs`. Rules 4 and 6, the steps' order and the orderings each have a twin that is
 //! broken on purpose and fails.
 
+use std::ptr;
+
 use super::slot::Word;
 use super::slot_ref::SlotRef;
 use super::write::{Entry, Status, Write};
+use crate::sync::atomic::Ordering;
 use crate::sync::broken;
 use crate::sync::epoch::Guard;
 
@@ -55,7 +58,7 @@ impl Look {
 }
 
 /// What stands in a slot.
-enum Standing<'g, P> {
+pub(super) enum Standing<'g, P> {
     /// A plain tick.
     Tick(u64),
     /// An entry of a decided write, and whether it was accepted.
@@ -66,14 +69,14 @@ enum Standing<'g, P> {
 
 /// Follows a word.
 #[inline]
-fn standing<'g, P>(word: Word, _guard: &'g Guard<'_>) -> Standing<'g, P> {
+pub(super) fn standing<'g, P>(word: Word, _guard: &'g Guard<'_>) -> Standing<'g, P> {
     let address = match word.unpack() {
         Ok(tick) => return Standing::Tick(tick),
         Err(address) => address,
     };
     // SAFETY: the word was read from a slot under the guard, so its entry was in the slot then, and stays alive as
     // long as the guard. All words of a slot point to entries of one payload type: an index serves one shard.
-    let entry: &'g Entry<P> = unsafe { &*std::ptr::with_exposed_provenance::<Entry<P>>(address) };
+    let entry: &'g Entry<P> = unsafe { &*ptr::with_exposed_provenance::<Entry<P>>(address) };
     // SAFETY: a write lives as long as its entries.
     let write: &'g Write<P> = unsafe { &*entry.write };
     match write.status() {
@@ -86,7 +89,7 @@ fn standing<'g, P>(word: Word, _guard: &'g Guard<'_>) -> Standing<'g, P> {
 /// The word that installs an entry.
 #[inline]
 fn word_of<P>(entry: &Entry<P>) -> Word {
-    Word::entry(std::ptr::from_ref(entry).expose_provenance())
+    Word::entry(ptr::from_ref(entry).expose_provenance())
 }
 
 /// Step 1: what a slot is at. Helps an undecided write in it to its decision first.
@@ -137,7 +140,7 @@ pub fn decide<P>(write: &Write<P>, guard: &Guard<'_>) -> Status {
     let mut current = write;
     loop {
         match install(current, guard) {
-            Pass::Decided(status) if std::ptr::eq(current, write) => return status,
+            Pass::Decided(status) if ptr::eq(current, write) => return status,
             Pass::Decided(_) => current = write,
             Pass::Blocked(other) => current = other,
         }
@@ -157,15 +160,28 @@ fn install<'g, P>(write: &Write<P>, guard: &'g Guard<'_>) -> Pass<'g, P> {
             if word == ours {
                 break;
             }
-            let tick = match standing::<P>(word, guard) {
-                Standing::Tick(tick) => tick,
-                Standing::Decided(entry, true) => entry.after(),
-                Standing::Decided(entry, false) => entry.before,
-                Standing::Undecided(_) if broken!(InstallsOverUndecided) => entry.before,
+            let (tick, pred) = match standing::<P>(word, guard) {
+                Standing::Tick(tick) => (tick, ptr::null_mut()),
+                Standing::Decided(covered, true) => {
+                    (covered.after(), ptr::from_ref(covered).cast_mut())
+                }
+                // What it covered is still what made this tick.
+                Standing::Decided(covered, false) if broken!(ForgetsCovered) => {
+                    (covered.before, ptr::null_mut())
+                }
+                Standing::Decided(covered, false) => (covered.before, covered.pred()),
+                Standing::Undecided(_) if broken!(InstallsOverUndecided) => {
+                    (entry.before, ptr::null_mut())
+                }
                 Standing::Undecided(other) => return Pass::Blocked(other),
             };
             if tick != entry.before {
                 return Pass::Decided(write.settle(Status::Rejected));
+            }
+            if !pred.is_null() {
+                // Relaxed: visible with the entry, by the exchange below. All who help store the same, or nothing: one
+                // accepted entry made this tick.
+                entry.pred.store(pred, Ordering::Relaxed);
             }
             step!("install");
             if entry.slot.replace(word, ours).is_ok() {

@@ -15,6 +15,7 @@ macro_rules! step {
 
 pub(crate) use step;
 
+pub mod accepted;
 pub mod cell;
 pub mod decide;
 #[cfg(feature = "internals")]

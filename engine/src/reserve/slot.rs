@@ -173,10 +173,10 @@ impl Slot {
         Position::from_raw(self.head.load(Ordering::Acquire))
     }
 
-    /// Log writer, and recovery: shows a durable version.
+    /// Log writer, and recovery: shows a durable version. Whoever sees the version finds it from `head`.
     pub fn publish_version(&self, version: u64, head: Position) {
-        self.version.store(version, ordering!(Release, unless PublishesRelaxed));
         self.head.store(head.get(), Ordering::Release);
+        self.version.store(version, ordering!(Release, unless PublishesRelaxed));
     }
 
     /// Log writer: the tick last published.

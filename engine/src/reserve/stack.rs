@@ -19,9 +19,9 @@ pub struct Stack<P> {
 }
 
 // SAFETY: the stack hands writes from thread to thread, and shares nothing else.
-unsafe impl<P: Send> Send for Stack<P> {}
+unsafe impl<P: Send + Sync> Send for Stack<P> {}
 // SAFETY: as above; all access is through one atomic.
-unsafe impl<P: Send> Sync for Stack<P> {}
+unsafe impl<P: Send + Sync> Sync for Stack<P> {}
 
 /// The address of this is the mark of a closed stack: never a write's.
 static CLOSED: u128 = 0;

@@ -44,12 +44,16 @@ pub struct Entry<P> {
     pub tag: u32,
     /// The write it is part of; set when it is pushed, by the pointer that everybody uses from then on.
     pub(super) write: *const Write<P>,
+    /// The accepted entry that made `before`, if that was still in the slot when this one was installed. Who may follow
+    /// it says [`super::accepted`].
+    pub(super) pred: AtomicPtr<Entry<P>>,
 }
 
-// SAFETY: an entry is immutable from the moment its write is submitted, and its pointer leads to that write.
-unsafe impl<P: Send> Send for Entry<P> {}
-// SAFETY: as above; the payload is never reached through an entry but by the log writer.
-unsafe impl<P: Send> Sync for Entry<P> {}
+// SAFETY: but for `pred`, which is atomic, an entry is immutable from the moment its write is submitted, and its
+// pointers lead to that write and to another entry.
+unsafe impl<P: Send + Sync> Send for Entry<P> {}
+// SAFETY: as above.
+unsafe impl<P: Send + Sync> Sync for Entry<P> {}
 
 impl<P> Entry<P> {
     /// An entry that is not yet part of a write.
@@ -60,7 +64,8 @@ impl<P> Entry<P> {
         version_after: u64,
         tag: u32,
     ) -> Self {
-        Entry { slot, before, version_before, version_after, tag, write: std::ptr::null() }
+        let pred = AtomicPtr::new(std::ptr::null_mut());
+        Entry { slot, before, version_before, version_after, tag, write: std::ptr::null(), pred }
     }
 
     /// The tick of the slot if the write is accepted.
@@ -69,6 +74,11 @@ impl<P> Entry<P> {
             return self.before;
         }
         self.before + 1
+    }
+
+    /// See the field. Who takes over what a rejected entry covered does not look into it.
+    pub(super) fn pred(&self) -> *mut Entry<P> {
+        self.pred.load(Ordering::Relaxed)
     }
 }
 
@@ -82,7 +92,8 @@ pub struct Write<P> {
     /// The next one on the stack, or in whatever list its one owner keeps it.
     pub(super) next: AtomicPtr<Write<P>>,
     entries: Entries<P>,
-    /// Not read by anybody but its owner before submission and the log writer after.
+    /// Changed by nobody but its owner before submission; read by the log writer after, and by whoever reads what is
+    /// [accepted](super::accepted).
     pub payload: P,
 }
 

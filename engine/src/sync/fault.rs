@@ -67,6 +67,10 @@ pub enum Fault {
     RefusesSilently,
     /// New blocks are granted without the segment that they stand for.
     GrantsRelaxed,
+    /// Whoever covers a rejected entry does not take over what that covered.
+    ForgetsCovered,
+    /// What an entry covers is followed though it is published.
+    FollowsPublished,
     /// What was published is not fenced before followers are looked for.
     RingsFollowersUnfenced,
     /// A follower looks at what it waits for without fencing first.

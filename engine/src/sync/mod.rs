@@ -30,6 +30,8 @@ macro_rules! ordering {
 
 pub(crate) use {broken, ordering};
 
+#[cfg(not(loom))]
+pub mod backoff;
 pub mod doorbell;
 pub mod epoch;
 #[cfg(loom)]

@@ -1,0 +1,33 @@
+//! Reading what is accepted and not yet durable, out of the requests that wait for the log writer.
+
+use crate::error::{Error, ErrorKind};
+use crate::read::{Decided, Pending, unplaced};
+use crate::reserve::accepted::{self, Published};
+use crate::reserve::slot_ref::SlotRef;
+use crate::sync::epoch;
+use crate::writer::Links;
+use crate::writer::request::Payload;
+
+impl Decided for Links {
+    fn decided(&self, slot: SlotRef, above: u64) -> Result<Pending, Error> {
+        let mut records = Ok(Vec::new());
+        let published = epoch::pinned(|guard| {
+            accepted::visit::<Payload>(slot, guard, above, |_, payload| {
+                if let Ok(copied) = &mut records {
+                    match unplaced(payload.record.head(), payload.record.body()) {
+                        Ok(record) => copied.push(record),
+                        Err(error) => records = Err(error),
+                    }
+                }
+            })
+        });
+        let records = records?;
+        if let Some(failed) = self.intake.halted().filter(|why| why.kind() == ErrorKind::Stopped)
+            && !records.is_empty()
+        {
+            return Err(failed.clone());
+        }
+        let Published { version, quiet } = published;
+        Ok(Pending { published: version, below: version.max(above), quiet, records })
+    }
+}

@@ -1,0 +1,68 @@
+//! What the events of an aggregate add up to.
+
+use crate::error::Error;
+use crate::read::{Read, Recorded};
+
+/// The state of an aggregate: what its events add up to, as decisions need it.
+///
+/// ```
+/// use annals::{Event, Expect, Recorded, State, Store};
+/// # let dir = tempfile::tempdir_in("/var/tmp")?;
+/// # let store = Store::open(dir.path())?;
+///
+/// #[derive(Default)]
+/// struct Sheet {
+///     hours: u64,
+/// }
+///
+/// impl State for Sheet {
+///     fn apply(&mut self, event: &Recorded) {
+///         if event.event_type() == "HoursLogged" {
+///             self.hours += event.data().iter().map(|hours| u64::from(*hours)).sum::<u64>();
+///         }
+///     }
+/// }
+///
+/// store.append("sheet-1", Expect::Absent, [Event::new("HoursLogged", [8_u8])])?.wait()?;
+/// let (sheet, version) = store.read("sheet-1").into_state::<Sheet>()?;
+/// assert_eq!((sheet.hours, version), (8, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait State: Default {
+    /// Executions save a snapshot when so many versions have come since the last one they know of; 0: never. They do
+    /// so beside the write, not before it, and leave it if the store is busy.
+    const SNAPSHOT_EVERY: u64 = 0;
+
+    /// Takes in the next event. Events come in order, each once. It can't refuse: they have happened.
+    fn apply(&mut self, event: &Recorded);
+
+    /// The state as bytes for a snapshot; `None` unless the state can be kept so.
+    ///
+    /// An aggregate has one newest snapshot. Bytes begin with something by which [`decode`](State::decode) knows its own.
+    fn encode(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// The state that a snapshot stands for; `None` if the bytes are not such a state's. The aggregate is then folded
+    /// from its start.
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let _unused = bytes;
+        None
+    }
+}
+
+impl Read {
+    /// Folds the events of the read into a state, and tells the version that it is of.
+    ///
+    /// # Errors
+    ///
+    /// The first error of the read: a state without some of its events would be another.
+    pub fn into_state<S: State>(self) -> Result<(S, u64), Error> {
+        let version = self.version();
+        let mut state = S::default();
+        for event in self {
+            state.apply(&event?);
+        }
+        Ok((state, version))
+    }
+}
