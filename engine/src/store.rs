@@ -243,7 +243,7 @@ impl Store {
     ) -> Result<Ticket, Error> {
         key::check(key)?;
         let route = self.route(key);
-        let target = Target { key, hash: route.hash, slot };
+        let target = Target { key, hash: route.hash, slot, looked: false };
         let shard = &self.0.shards[route.shard];
         shard.append(&target, expect, events, self.write_bytes_max(), patience)
     }
@@ -532,7 +532,8 @@ impl Aggregate {
         events: &mut dyn Iterator<Item = Event>,
         patience: Patience,
     ) -> Result<Ticket, Error> {
-        let target = Target { key: &self.key, hash: self.route.hash, slot: self.slot() };
+        let target =
+            Target { key: &self.key, hash: self.route.hash, slot: self.slot(), looked: false };
         self.shard().append(&target, expect, events, self.store.write_bytes_max(), patience)
     }
 

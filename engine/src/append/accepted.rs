@@ -1,7 +1,7 @@
 //! Reading what is accepted and not yet durable, out of the requests that wait for the log writer.
 
 use crate::error::{Error, ErrorKind};
-use crate::read::{Decided, Pending, unplaced};
+use crate::read::{Decided, Pending, Records, unplaced};
 use crate::reserve::accepted::{self, Published};
 use crate::reserve::slot_ref::SlotRef;
 use crate::sync::epoch;
@@ -10,7 +10,7 @@ use crate::writer::request::Payload;
 
 impl Decided for Links {
     fn decided(&self, slot: SlotRef, above: u64) -> Result<Pending, Error> {
-        let mut records = Ok(Vec::new());
+        let mut records = Ok(Records::new());
         let published = epoch::pinned(|guard| {
             accepted::visit::<Payload>(slot, guard, above, |_, payload| {
                 if let Ok(copied) = &mut records {

@@ -44,6 +44,8 @@ pub(crate) struct Target<'a> {
     pub(crate) hash: u64,
     /// Its slot, if it is at hand.
     pub(crate) slot: Option<SlotRef>,
+    /// The caller has just looked at it.
+    pub(crate) looked: bool,
 }
 
 /// What one look at all slots of a write says.
@@ -68,8 +70,8 @@ impl Shard {
             return Err(no_events(target.key));
         };
         let slot = target.slot.or_else(|| self.find(target.hash, SlotKey::Aggregate(target.key)));
-        // What expects nothing can't be refused: the attempt looks soon enough.
-        if expect != Expect::Any {
+        // What expects nothing can't be refused, and what was just seen hardly: the attempt looks soon enough.
+        if expect != Expect::Any && !target.looked {
             let seen = epoch::pinned(|guard| look_at(slot, guard));
             if !expect.holds(seen.version) {
                 return Err(self.conflict(target.key, expect, seen));

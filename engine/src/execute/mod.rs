@@ -266,8 +266,12 @@ impl<'a, S: State> Executor<'a, S> {
             )));
         }
         if let ([subject], None) = (subjects, self.client) {
-            let target =
-                Target { key: subject.key.as_bytes(), hash: subject.hash, slot: subject.slot };
+            let target = Target {
+                key: subject.key.as_bytes(),
+                hash: subject.hash,
+                slot: subject.slot,
+                looked: true,
+            };
             let events = &mut decisions.into_iter().flatten();
             let bytes_max = self.store.write_bytes_max();
             return shard.append(&target, subject.expect(), events, bytes_max, Patience::Wait);

@@ -20,7 +20,26 @@ pub struct LogBytes {
 enum Owner {
     Chunk(Arc<Chunk>),
     Mapping(Arc<Mapping>),
-    Memory(Arc<Box<[u8]>>),
+    Memory(Memory),
+}
+
+/// Memory of one's own, shared.
+#[derive(Clone)]
+pub struct Memory(Arc<Box<[u8]>>);
+
+impl Memory {
+    /// So many bytes; `None` if there is no memory.
+    pub fn new(bytes: usize) -> Option<Memory> {
+        let mut all = Vec::new();
+        all.try_reserve_exact(bytes).ok()?;
+        all.resize(bytes, 0);
+        Some(Memory(Arc::new(all.into())))
+    }
+
+    /// The bytes, if nobody else has them.
+    pub fn get_mut(&mut self) -> Option<&mut [u8]> {
+        Arc::get_mut(&mut self.0).map(|all| &mut **all)
+    }
 }
 
 impl LogBytes {
@@ -44,7 +63,21 @@ impl LogBytes {
     /// Bytes in memory of their own.
     pub(crate) fn of_memory(memory: Box<[u8]>) -> LogBytes {
         let bytes = memory.len();
-        LogBytes { owner: Owner::Memory(Arc::new(memory)), start: 0, bytes }
+        LogBytes { owner: Owner::Memory(Memory(Arc::new(memory))), start: 0, bytes }
+    }
+
+    /// The first bytes of some memory: so many, or all if they are fewer.
+    pub(crate) fn of_shared(memory: Memory, bytes: usize) -> LogBytes {
+        let bytes = bytes.min(memory.0.len());
+        LogBytes { owner: Owner::Memory(memory), start: 0, bytes }
+    }
+
+    /// The memory that they lie in, if it is their own.
+    pub(crate) fn into_memory(self) -> Option<Memory> {
+        match self.owner {
+            Owner::Memory(memory) => Some(memory),
+            Owner::Chunk(_) | Owner::Mapping(_) => None,
+        }
     }
 
     /// A part of them; `None` if the range is not inside.
@@ -83,7 +116,7 @@ impl Deref for LogBytes {
             // chunk, and we do.
             Owner::Chunk(chunk) => unsafe { chunk.slice(range) },
             Owner::Mapping(mapping) => &mapping[range],
-            Owner::Memory(memory) => &memory[range],
+            Owner::Memory(memory) => &memory.0[range],
         }
     }
 }

@@ -30,6 +30,7 @@ use crate::error::{Error, ErrorKind};
 use crate::format::{Damage, FileName, Lengths, Origin, RecordView, Shape};
 use crate::id::{Position, SegmentId, ShardId, StoreId};
 use crate::log::bytes::LogBytes;
+use crate::log::cursor::Cursor;
 use crate::log::following::Following;
 use crate::log::segment::{Files, Segment};
 use crate::log::tail::Span;
@@ -66,12 +67,13 @@ pub struct Catalogue {
     following: Following,
 }
 
+/// Which segments there are, and what the tail image has.
 #[derive(Clone, Default)]
-struct Snapshot {
+pub(super) struct Snapshot {
     /// By id. Behind a pointer of its own, since a store has many and they change more rarely than spans.
     segments: Arc<Vec<Arc<Segment>>>,
     /// By position, without overlaps.
-    spans: Vec<Span>,
+    pub(super) spans: Vec<Span>,
 }
 
 impl Snapshot {
@@ -111,6 +113,11 @@ impl Record {
     /// The whole record.
     pub fn bytes(&self) -> &LogBytes {
         &self.bytes
+    }
+
+    /// The whole record, and nothing else of it.
+    pub fn into_bytes(self) -> LogBytes {
+        self.bytes
     }
 
     /// What it says. Its head was checked when the record was read.
@@ -301,6 +308,13 @@ impl Catalogue {
         self.record_in(&snapshot, head, end)
     }
 
+    /// For looking at many records at once.
+    pub fn cursor(&self) -> Cursor<'_> {
+        // In this order, as in `published`.
+        let built = self.built();
+        Cursor::new(self, built, self.snapshot.load_full())
+    }
+
     fn record_below(&self, position: Position, end: Position) -> Result<Record, Error> {
         self.record_in(&self.snapshot.load(), position, end)
     }
@@ -323,7 +337,7 @@ impl Catalogue {
         };
         let trusted = source.span.is_some();
         let view = match trusted {
-            true => RecordView::parse_trusted(&bytes),
+            true => RecordView::parse_again(&bytes),
             false => RecordView::parse(&bytes, source.segment.salt(), position),
         };
         let shape = view.map_err(damaged)?.shape();

@@ -2,6 +2,7 @@
 
 pub mod bytes;
 pub mod catalogue;
+pub mod cursor;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod following;

@@ -160,7 +160,7 @@ impl Read {
     pub fn accepted(mut self) -> Read {
         let Some(chain) = &mut self.chain else { return self };
         let taken = chain.accepted().and_then(|(pending, newest)| {
-            self.pending = pending.versions(chain)?;
+            self.pending = pending.versions(chain.key())?;
             Ok(newest)
         });
         match taken {
@@ -353,10 +353,11 @@ impl Forwards {
     fn fill(&mut self, chain: &Chain, last: Link) -> Result<(), Error> {
         let lowest = self.lowest.max(milestone_before(last.version) + 1);
         let mut kept_bytes = 0;
+        let mut cursor = chain.cursor();
         let mut link = last;
         loop {
             let next = match link.version > lowest {
-                true => Some(chain.before(&link)?),
+                true => Some(chain.before_by(&mut cursor, &link)?),
                 false => None,
             };
             let (version, position) = (link.version, link.position());

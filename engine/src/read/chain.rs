@@ -17,6 +17,7 @@ use crate::format::{Damage, PartView, RecordView, Role};
 use crate::id::Position;
 use crate::key::KeyBuf;
 use crate::log::catalogue::{Catalogue, Record};
+use crate::log::cursor::Cursor;
 use crate::read::{Pending, ReadSide};
 use crate::reserve::slot::SKIP_VERSIONS;
 use crate::reserve::slot_ref::SlotRef;
@@ -63,12 +64,15 @@ impl Chain {
         &self.side.catalogue
     }
 
+    pub(super) fn key(&self) -> &[u8] {
+        self.key.as_bytes()
+    }
+
     /// What is accepted, and the newest version that is durable with it; `None` if there is none.
     pub(super) fn accepted(&mut self) -> Result<(Pending, Option<Link>), Error> {
         self.slot = self.slot.or_else(|| self.side.slot(self.key.as_bytes()));
         let Some(slot) = self.slot else {
-            let nothing = Pending { published: 0, below: 0, quiet: true, records: Vec::new() };
-            return Ok((nothing, None));
+            return Ok((Pending::nothing(0), None));
         };
         let pending = self.side.decided.decided(slot, 0)?;
         let newest = match pending.published {
@@ -127,6 +131,17 @@ impl Chain {
     /// The version that stands at a position.
     pub(super) fn at(&self, position: Position, version: u64) -> Result<Link, Error> {
         self.link(self.published(position)?, Some(version))
+    }
+
+    /// For following many links at once.
+    pub(super) fn cursor(&self) -> Cursor<'_> {
+        self.catalogue().cursor()
+    }
+
+    /// As [`Chain::before`].
+    pub(super) fn before_by(&self, cursor: &mut Cursor<'_>, link: &Link) -> Result<Link, Error> {
+        let record = cursor.record(link.prev).map_err(|error| self.named(error))?;
+        self.link(record, Some(link.version - 1))
     }
 
     fn published(&self, head: Position) -> Result<Record, Error> {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub use self::aggregate::Read;
 pub use self::fold::Folded;
-pub use self::pending::{Decided, Pending, unplaced};
+pub use self::pending::{Decided, Pending, Records, unplaced};
 pub use self::recorded::Recorded;
 pub use self::shard::{LogRead, Writes};
 pub use self::write::{RecordedPart, RecordedWrite};

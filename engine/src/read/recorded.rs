@@ -72,6 +72,29 @@ impl Recorded {
         }
     }
 
+    /// Shows each event of one part of a record: one after the other in the same place, so that a fold counts no
+    /// reference for each of them.
+    pub(super) fn each_of_part(
+        record: &Record,
+        view: &RecordView<'_>,
+        part: &PartView<'_>,
+        see: &mut dyn FnMut(&Recorded),
+    ) -> Result<(), Damage> {
+        let mut events = view.events_in(part).zip(0_u32..);
+        let Some((first, _)) = events.next() else { return Ok(()) };
+        let mut shown = Recorded::new(record, view, part, 0, &first?);
+        see(&shown);
+        for (event, index) in events {
+            let event = event?;
+            shown.event_type = Span::new(event.type_range);
+            shown.metadata = Span::new(event.metadata_range);
+            shown.data = Span::new(event.data_range);
+            (shown.index, shown.id, shown.time) = (index, event.id, event.time);
+            see(&shown);
+        }
+        Ok(())
+    }
+
     /// The events of one part of a record.
     pub(super) fn of_part<'a>(
         record: &'a Record,

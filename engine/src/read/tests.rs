@@ -63,7 +63,7 @@ impl Decided for Nothing {
     fn decided(&self, slot: SlotRef, above: u64) -> Result<Pending, Error> {
         let published = slot.version();
         let below = published.max(above);
-        Ok(Pending { published, below, quiet: true, records: Vec::new() })
+        Ok(Pending { below, ..Pending::nothing(published) })
     }
 }
 
