@@ -89,6 +89,20 @@ pub trait Session: Send + 'static {
         self.submit(appends)?.wait()
     }
 
+    /// Brings the state of an aggregate up to date, decides on it, and appends one event on the version that it saw; once
+    /// more if another writer came in between, until the write is in. The state is how many events there are.
+    ///
+    /// A store that has nothing for this reads, appends and waits, time and again.
+    fn execute(&mut self, key: Key, payload: &[u8]) -> Result<Decided<Self::Ticket>> {
+        let mut version = self.version(key)?;
+        loop {
+            match self.append(&[Append { key, expected: Some(version), payload }])? {
+                outcome @ Outcome::Committed(_) => return Ok(Decided::Done(Done(outcome))),
+                Outcome::Conflict(actual) => version = actual,
+            }
+        }
+    }
+
     /// A handle to the aggregate.
     fn handle(&mut self, key: Key) -> Result<Self::Handle>;
 
@@ -153,5 +167,37 @@ impl Future for Done {
         _: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Self::Output> {
         std::task::Poll::Ready(Ok(self.0))
+    }
+}
+
+/// A decision under way, or one that was waited for.
+#[derive(Debug)]
+pub enum Decided<T> {
+    /// Its write is on its way.
+    Accepted(T),
+    /// Its write is in.
+    Done(Done),
+}
+
+impl<T: Ticket> Ticket for Decided<T> {
+    fn wait(self) -> Result<Outcome> {
+        match self {
+            Decided::Accepted(ticket) => ticket.wait(),
+            Decided::Done(done) => done.wait(),
+        }
+    }
+}
+
+impl<T: Ticket> Future for Decided<T> {
+    type Output = Result<Outcome>;
+
+    fn poll(
+        self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
+        match self.get_mut() {
+            Decided::Accepted(ticket) => std::pin::Pin::new(ticket).poll(context),
+            Decided::Done(done) => std::pin::Pin::new(done).poll(context),
+        }
     }
 }

@@ -20,12 +20,12 @@ use std::time::Duration;
 
 use annals::internals::disk::sim::{Op, Order};
 use annals::internals::open_on;
-use annals::{Aggregate, Expect, Options, Ticket};
+use annals::{Aggregate, Execution, Expect, Options, States, Ticket};
 
 #[path = "common/mod.rs"]
 mod common;
 
-use common::{Events, Place, create, key, newest, settle};
+use common::{Events, Place, Sum, create, key, newest, settle};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -50,24 +50,32 @@ struct Case {
 #[derive(Clone, Copy)]
 enum What {
     /// An append that becomes durable: there is something for the log writer to do too.
-    Append(fn(&Target, u64) -> Ticket),
+    Append(fn(&Target, u64) -> InFlight),
     /// An append that is refused.
     Refused(fn(&Target, u64)),
     /// One pass over the events or writes of a store.
     Pass(fn(&Place)),
 }
 
+/// A write that is on its way.
+enum InFlight {
+    Append(Ticket),
+    Execution(Execution<()>),
+}
+
 /// What appends go to.
 struct Target {
     place: Place,
     handles: Vec<Aggregate>,
+    states: States<Sum>,
     events: Events,
 }
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 11] = [
     Case { name: "append by key", what: What::Append(by_key) },
     Case { name: "append by handle", what: What::Append(by_handle) },
     Case { name: "append of two keys", what: What::Append(two_keys) },
+    Case { name: "execution", what: What::Append(execution) },
     Case {
         name: "conflict by key",
         what: What::Refused(|at, number| {
@@ -115,21 +123,26 @@ const CASES: [Case; 10] = [
     },
 ];
 
-fn by_key(at: &Target, number: u64) -> Ticket {
+fn by_key(at: &Target, number: u64) -> InFlight {
     let ticket = at.place.store.append(key(number), Expect::Any, [at.events.event()]);
-    ticket.expect("it is accepted")
+    InFlight::Append(ticket.expect("it is accepted"))
 }
 
-fn by_handle(at: &Target, number: u64) -> Ticket {
+fn by_handle(at: &Target, number: u64) -> InFlight {
     let ticket = at.handles[number as usize].append(Expect::Any, [at.events.event()]);
-    ticket.expect("it is accepted")
+    InFlight::Append(ticket.expect("it is accepted"))
 }
 
-fn two_keys(at: &Target, number: u64) -> Ticket {
+fn two_keys(at: &Target, number: u64) -> InFlight {
     let write = at.place.store.write().append(key(number), Expect::Any, [at.events.event()]);
     let other = (number + 1) % AGGREGATES;
     let write = write.append(key(other), Expect::Any, [at.events.event()]);
-    write.submit().expect("it is accepted")
+    InFlight::Append(write.submit().expect("it is accepted"))
+}
+
+/// On one aggregate, each decided on the accepted result of the one before.
+fn execution(at: &Target, _: u64) -> InFlight {
+    InFlight::Execution(at.states.execute(key(0), |_| Ok(vec![at.events.event()])))
 }
 
 /// The function that callgrind counts in.
@@ -165,11 +178,12 @@ impl Target {
         create(&place.store, AGGREGATES, &events);
         let handle = |number| place.store.aggregate(key(number)).expect("it exists");
         let handles = (0..AGGREGATES).map(handle).collect();
-        Target { place, handles, events }
+        let states = place.store.states(AGGREGATES as usize);
+        Target { place, handles, states, events }
     }
 
     /// Makes so many writes while the device hangs, then lets them become durable.
-    fn hanging(&self, writes: u64, append: fn(&Target, u64) -> Ticket, counted: bool) {
+    fn hanging(&self, writes: u64, append: fn(&Target, u64) -> InFlight, counted: bool) {
         let Place { disk, store } = &self.place;
         disk.set_order(Order::Never);
         // One flush after the other, until there are as many as may be in flight.
@@ -181,10 +195,16 @@ impl Target {
             }
         }
         thread::sleep(20 * PAUSE);
-        let all = || newest((0..writes).map(|nth| Ok(append(self, nth % AGGREGATES))));
+        let all = || (0..writes).map(|nth| append(self, nth % AGGREGATES)).last();
         let last = if counted { measured(all) } else { all() };
         disk.set_order(Order::Fifo);
-        settle(last);
+        match last {
+            Some(InFlight::Append(ticket)) => drop(ticket.wait().expect("it becomes durable")),
+            Some(InFlight::Execution(execution)) => {
+                assert!(matches!(execution.wait(), Ok(Ok(Some(_)))), "it becomes durable");
+            }
+            None => {}
+        }
         // The log writer says what it holds at the end of its turn.
         thread::sleep(100 * PAUSE);
         while store.stats().shards[0].held_bytes > 0 {

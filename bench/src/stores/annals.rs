@@ -6,14 +6,31 @@ use std::{
     task::{Context, Poll},
 };
 
-use annals::{Aggregate, Backend, Error, ErrorKind, Event, Expect, Options, Store as Engine};
+use annals::{
+    Aggregate, Backend, Error, ErrorKind, Event, Execution, Expect, Options, Recorded, State,
+    States, Store as Engine,
+};
 
-use crate::store::{Append, Key, Outcome, Result, Session, Setup, Store, Ticket};
+use crate::store::{Append, Decided, Key, Outcome, Result, Session, Setup, Store, Ticket};
+
+/// Executions keep the states of so many aggregates.
+const STATES: usize = 1024;
 
 /// A store of Annals.
 #[derive(Debug)]
 pub struct Annals {
     engine: Engine,
+    states: States<Count>,
+}
+
+/// What executions decide on: how many events an aggregate has.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count(u64);
+
+impl State for Count {
+    fn apply(&mut self, _: &Recorded) {
+        self.0 += 1;
+    }
 }
 
 impl Annals {
@@ -34,11 +51,12 @@ impl Store for Annals {
     fn open(dir: &Path, setup: &Setup) -> Result<Annals> {
         let options = Options::new();
         let options = if setup.blocking { options.backend(Backend::Blocking) } else { options };
-        Ok(Annals { engine: options.open(dir)? })
+        let engine = options.open(dir)?;
+        Ok(Annals { states: engine.states(STATES), engine })
     }
 
     fn session(&self) -> Result<AnnalsSession> {
-        Ok(AnnalsSession { engine: self.engine.clone() })
+        Ok(AnnalsSession { engine: self.engine.clone(), states: self.states.clone() })
     }
 
     fn close(self) -> Result<()> {
@@ -50,6 +68,7 @@ impl Store for Annals {
 #[derive(Debug)]
 pub struct AnnalsSession {
     engine: Engine,
+    states: States<Count>,
 }
 
 impl Session for AnnalsSession {
@@ -67,6 +86,13 @@ impl Session for AnnalsSession {
                 .submit(),
         };
         accepted_or_conflict(ticket)
+    }
+
+    fn execute(&mut self, key: Key, payload: &[u8]) -> Result<Decided<AnnalsTicket>> {
+        let execution = self.states.execute(key, |count| {
+            if count.0 < u64::MAX { Ok(vec![event(payload)]) } else { Err(Overflow) }
+        });
+        Ok(Decided::Accepted(AnnalsTicket::Decided(execution)))
     }
 
     fn handle(&mut self, key: Key) -> Result<Aggregate> {
@@ -130,11 +156,27 @@ fn accepted_or_conflict(
     }
 }
 
+/// Why a decision on a [`Count`] refuses.
+#[derive(Clone, Copy, Debug)]
+pub struct Overflow;
+
+type Executed =
+    std::result::Result<std::result::Result<Option<annals::Committed>, Overflow>, Error>;
+
+fn committed(executed: Executed) -> Result<Outcome> {
+    match executed? {
+        Ok(Some(committed)) => Ok(Outcome::Committed(committed.version())),
+        other => Err(format!("an execution wrote nothing: {other:?}").into()),
+    }
+}
+
 /// A ticket, or the conflict that was known at once.
 #[derive(Debug)]
 pub enum AnnalsTicket {
     /// Accepted, and not yet known to be durable.
     Accepted(annals::Ticket),
+    /// Decided, and not yet known to be durable.
+    Decided(Execution<Overflow>),
     /// Rejected: the version that the aggregate has.
     Conflict(u64),
 }
@@ -143,6 +185,7 @@ impl Ticket for AnnalsTicket {
     fn wait(self) -> Result<Outcome> {
         match self {
             AnnalsTicket::Accepted(ticket) => Ok(Outcome::Committed(ticket.wait()?.version())),
+            AnnalsTicket::Decided(execution) => committed(execution.wait()),
             AnnalsTicket::Conflict(actual) => Ok(Outcome::Conflict(actual)),
         }
     }
@@ -156,6 +199,7 @@ impl Future for AnnalsTicket {
             AnnalsTicket::Accepted(ticket) => Pin::new(ticket)
                 .poll(context)
                 .map(|committed| Ok(Outcome::Committed(committed?.version()))),
+            AnnalsTicket::Decided(execution) => Pin::new(execution).poll(context).map(committed),
             AnnalsTicket::Conflict(actual) => Poll::Ready(Ok(Outcome::Conflict(*actual))),
         }
     }

@@ -4,7 +4,11 @@
 //! An operation is a commit, from the read before its first try until it is durable. Afterwards the same threads append to aggregates of their
 //! own, in the same store: `own_ratio` is the rate on the one aggregate by the rate on their own.
 //!
-//! One thread can also chain: each write expects the version that the one before it will lead to, and does not wait for it.
+//! Where the case says so, the loop is the store's own: it *executes* a decision on the aggregate's state. Stores that have nothing for
+//! it do what the other case does.
+//!
+//! One thread can also chain: each write expects the version that the one before it will lead to, and does not wait for it. Or it executes
+//! one decision after the other, each on the accepted result of the one before.
 
 use std::time::Instant;
 
@@ -17,7 +21,7 @@ use crate::{
         verify::Acknowledged,
         window::{self, Window},
     },
-    store::{Append, Key, Outcome, Result, Session, Store, key},
+    store::{Append, Decided, Key, Outcome, Result, Session, Store, Ticket, key},
 };
 
 /// The number of the aggregate that everybody wants.
@@ -25,17 +29,20 @@ const HOT: u64 = 0;
 
 /// The cases.
 pub fn cases() -> Vec<Case> {
-    let threads = |count: u64| {
-        let parameters = [("threads", count as f64), ("payload_bytes", 128.0), ("aggregates", 1.0)];
-        Case::new("hot", format!("{count} threads"), parameters)
+    let case = |threads: u64, name: &str, more: &[(&'static str, f64)]| {
+        let all = [("threads", threads as f64), ("payload_bytes", 128.0), ("aggregates", 1.0)];
+        Case::new("hot", name, all.into_iter().chain(more.iter().copied()))
     };
-    let chain = [
-        ("threads", 1.0),
-        ("payload_bytes", 128.0),
-        ("aggregates", 1.0),
-        ("window", window::tickets(128) as f64),
-    ];
-    vec![threads(16).canonical(), threads(64), Case::new("hot", "tickets chained", chain)]
+    let window = ("window", window::tickets(128) as f64);
+    let execute = ("execute", 1.0);
+    vec![
+        case(16, "16 threads", &[]).canonical(),
+        case(64, "64 threads", &[]),
+        case(16, "16 threads execute", &[execute]),
+        case(64, "64 threads execute", &[execute]),
+        case(1, "tickets chained", &[window]),
+        case(1, "executions chained", &[window, execute]),
+    ]
 }
 
 /// Runs a case once.
@@ -47,14 +54,21 @@ pub fn run<S: Store>(round: &Round<'_>) -> Result<Measured> {
 struct Contender {
     key: Key,
     payloads: Payloads,
+    execute: bool,
     commits: u64,
 }
 
 impl<S: Store> Worker<S> for Contender {
     fn turn(&mut self, session: &mut S::Session, tally: &mut Tally) -> Result<()> {
         let began = Instant::now();
-        let mut version = session.version(self.key)?;
         let payload = self.payloads.next();
+        if self.execute {
+            session.execute(self.key, payload)?.wait()?;
+            self.commits += 1;
+            tally.done(began);
+            return Ok(());
+        }
+        let mut version = session.version(self.key)?;
         loop {
             let append = Append { key: self.key, expected: Some(version), payload };
             match session.append(&[append])? {
@@ -79,6 +93,7 @@ fn contended<S: Store>(round: &Round<'_>) -> Result<Measured> {
         .map(|number| Contender {
             key: key(HOT),
             payloads: Payloads::new(payload_bytes, round.seed ^ number),
+            execute: round.case.number("execute") > 0,
             commits: 0,
         })
         .collect();
@@ -109,12 +124,17 @@ fn chained<S: Store>(round: &Round<'_>) -> Result<Measured> {
     let mut session = store.session()?;
     let handle = session.handle(key(HOT))?;
     let mut payloads = Payloads::new(round.case.number("payload_bytes"), round.seed);
+    let execute = round.case.number("execute") > 0;
     let mut window = Window::new(round.case.number("window"));
     let mut version = 0;
     let mut write_for = |time| -> Result<u64> {
         let began = Instant::now();
         while began.elapsed() < time {
-            window.push(session.submit_to(&handle, Some(version), payloads.next())?)?;
+            let payload = payloads.next();
+            window.push(match execute {
+                true => session.execute(key(HOT), payload)?,
+                false => Decided::Accepted(session.submit_to(&handle, Some(version), payload)?),
+            })?;
             version += 1;
         }
         window.finish()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use annals::internals::disk::sim::{Order, SimDisk};
 use annals::internals::open_on;
-use annals::{Error, Event, Expect, Options, Store, Ticket};
+use annals::{Error, Event, Expect, Options, Recorded, State, Store, Ticket};
 
 /// So many small writes may be in flight that none waits for room: each reserves a block at least.
 pub const BURST: u64 = 10_000;
@@ -64,6 +64,20 @@ impl Events {
     /// The next one.
     pub fn event(&self) -> Event {
         Event::new("Measured", Arc::clone(&self.0))
+    }
+}
+
+/// A state that is cheap to fold: how many events there are, and how many bytes of data they have.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Sum {
+    pub events: u64,
+    pub bytes: u64,
+}
+
+impl State for Sum {
+    fn apply(&mut self, event: &Recorded) {
+        self.events += 1;
+        self.bytes += event.data().len() as u64;
     }
 }
 
