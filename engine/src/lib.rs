@@ -54,7 +54,8 @@ pub use options::{Backend, Durability, Options};
 #[cfg(not(loom))]
 pub use crate::{
     append::Write,
-    read::{LogRead, Read, Recorded, RecordedPart, RecordedWrite, Writes},
+    format::Role,
+    read::{LogRead, Read, Recorded, RecordedPart, RecordedWrite, Snapshot, Writes},
     stats::{ShardStats, Stats},
     store::{Aggregate, Aggregates, Limits, Store},
     ticket::{Committed, Ticket},

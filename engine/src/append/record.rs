@@ -4,7 +4,10 @@ use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::expect::Expect;
 use crate::format::{EncodeError, Role};
+use crate::id::Position;
+use crate::key::Shown;
 use crate::limits;
+use crate::reserve::decide::Look;
 use crate::reserve::slot::client_version;
 use crate::writer::request::{Kind, Request};
 
@@ -44,6 +47,35 @@ pub(super) fn add_events(
         push(&event)?;
     }
     Ok(())
+}
+
+/// Encodes a part that moves a checkpoint.
+pub(super) fn add_checkpoint(
+    request: &mut Request,
+    name: &[u8],
+    from: Expect,
+) -> Result<(), Error> {
+    let record = &mut request.payload.record;
+    record.begin_part(Role::Checkpoint, from, name).map_err(|e| refused(e, name))
+}
+
+/// A checkpoint stands elsewhere than the write expects.
+pub(super) fn moved(name: &[u8], expect: Expect, seen: Look) -> Error {
+    let at = |raw| match Position::from_raw(raw) {
+        Position::START => "none".to_owned(),
+        position => format!("it at {position}"),
+    };
+    let expected = if let Expect::Version(from) = expect { from } else { 0 };
+    let pending = if seen.settled { "" } else { ", not yet durable" };
+    Error::new(
+        ErrorKind::Conflict,
+        format!(
+            "checkpoint {}: expected {}, found {}{pending}; another instance has moved it: read it again, and the log from there",
+            Shown(name),
+            at(expected),
+            at(seen.version),
+        ),
+    )
 }
 
 pub(super) fn no_events(key: &[u8]) -> Error {
@@ -95,7 +127,7 @@ pub(super) fn finish(
         return Err(Error::invalid("the client's sequence is u64::MAX: expected less"));
     }
     let payload = &mut request.payload;
-    if payload.plan.parts.iter().all(|part| part.check) {
+    if payload.plan.parts.iter().all(|part| part.checks()) {
         payload.kind = Kind::Watch;
         return Ok(());
     }

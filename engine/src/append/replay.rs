@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::record::refused;
 use crate::error::{Error, ErrorKind};
+use crate::format::Role;
 use crate::read::RecordedWrite;
 use crate::reserve::slot_ref::SlotRef;
 use crate::reserve::step;
@@ -47,7 +48,7 @@ impl Replay {
 
     fn answer(&self, write: &RecordedWrite) -> Result<Committed, Error> {
         let mut asked = Asked::default();
-        for part in write.parts().filter(|part| !part.is_check()) {
+        for part in write.parts().filter(|part| part.role() == Role::Append) {
             let pushed = asked.push_appended(part.key(), part.version());
             pushed.map_err(|e| refused(e, part.key()))?;
         }
@@ -55,7 +56,8 @@ impl Replay {
             let pushed = asked.push_checked(part.key(), part.version());
             pushed.map_err(|e| refused(e, part.key()))?;
         }
-        let appended = |key: &[u8]| write.parts().any(|part| !part.is_check() && part.key() == key);
+        let appended =
+            |key: &[u8]| write.parts().any(|part| part.role() == Role::Append && part.key() == key);
         if !self.keys.iter().all(|key| appended(key)) {
             return Err(self.unanswerable());
         }
@@ -80,7 +82,7 @@ impl Shard {
         let keys: Vec<Box<[u8]>> = plan
             .parts
             .iter()
-            .filter(|part| !part.check)
+            .filter(|part| part.appends())
             .map(|part| plan.key(part).into())
             .collect();
         let slot = plan.parts.iter().find_map(|part| part.client);

@@ -5,8 +5,10 @@
 
 mod aggregate;
 mod chain;
+mod newest;
 mod recorded;
 mod shard;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -16,10 +18,12 @@ use std::sync::Arc;
 pub use self::aggregate::Read;
 pub use self::recorded::Recorded;
 pub use self::shard::{LogRead, Writes};
+pub use self::snapshot::Snapshot;
 pub use self::write::{RecordedPart, RecordedWrite};
 
 use self::chain::Chain;
 use crate::error::Error;
+use crate::format::Role;
 use crate::id::Position;
 use crate::index::{Index, SlotKey};
 use crate::key;
@@ -67,6 +71,23 @@ impl ReadSide {
         self.chain(slot.key()).version_below(slot.head(), watermark)
     }
 
+    /// Where the checkpoint with this name durably stands; the start if there is none.
+    pub fn checkpoint(&self, name: &[u8]) -> Result<Position, Error> {
+        let watermark = self.catalogue.watermark();
+        let head = self.head_of(SlotKey::Checkpoint(name));
+        let newest = newest::newest(&self.catalogue, Role::Checkpoint, name, head, watermark)?;
+        Ok(newest.map_or(Position::START, |newest| Position::from_raw(newest.version)))
+    }
+
+    /// The durable snapshot of an aggregate that was saved last.
+    pub fn snapshot(&self, key: &[u8]) -> Result<Option<Snapshot>, Error> {
+        let watermark = self.catalogue.watermark();
+        let head = self.head_of(SlotKey::Snapshot(key));
+        newest::newest(&self.catalogue, Role::Snapshot, key, head, watermark)?
+            .map(|newest| Snapshot::new(&self.catalogue, key, newest))
+            .transpose()
+    }
+
     /// A read of the shard in log order.
     pub fn log(&self) -> LogRead {
         LogRead::new(Arc::clone(&self.catalogue))
@@ -82,7 +103,10 @@ impl ReadSide {
     }
 
     fn head(&self, key: &[u8]) -> Position {
-        let key = SlotKey::Aggregate(key);
+        self.head_of(SlotKey::Aggregate(key))
+    }
+
+    fn head_of(&self, key: SlotKey<'_>) -> Position {
         let slot = self.index.find(self.index.hash(key), key);
         slot.map_or(Position::START, |slot| slot.head())
     }
