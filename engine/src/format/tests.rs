@@ -408,8 +408,7 @@ fn a_checkpoint_and_a_snapshot_are_checked_too() {
     let none = Position::START;
     let moved = Part::checkpoint(b"c", position(70), position(90), position(99));
     for (at, value, what) in [
-        (58, &2_u16.to_le_bytes()[..], "number of parts"),
-        (60, &1_u32.to_le_bytes(), "number of events"),
+        (60, &1_u32.to_le_bytes()[..], "number of events"),
         (FIRST, &70_u64.to_le_bytes(), "checkpoint's position"),
         (FIRST, &0_u64.to_le_bytes(), "checkpoint's position"),
         (FIRST + 8, &0_u64.to_le_bytes(), "link before a checkpoint's first record"),
