@@ -324,7 +324,7 @@ impl Life<'_> {
             }
             match submitted {
                 // Every third is waited for; the others go on from what was accepted.
-                Ok(ticket) if left.unwrap() % 3 == 0 => {
+                Ok(ticket) if left.unwrap().is_multiple_of(3) => {
                     ticket.wait().unwrap();
                     (acknowledged, from) = (to, to);
                 }

@@ -88,9 +88,14 @@ pub struct Logged {
 }
 
 impl Logged {
-    /// The number of its first event, if that is `numbered`.
+    /// The number of its first event, which is `numbered`.
     pub fn number(&self) -> u64 {
         u64::from_le_bytes(self.data[0].as_slice().try_into().unwrap())
+    }
+
+    /// Whether its first event, if there is one, is `numbered` so.
+    pub fn has_number(&self, number: u64) -> bool {
+        self.data.first().is_some_and(|data| data.as_slice() == number.to_le_bytes())
     }
 }
 
