@@ -12,7 +12,8 @@ use crate::key::{KeyBuf, Shown};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The aggregate is at another version than expected. Nothing was written: read again, decide again, try again.
+    /// The aggregate is at another version than expected, or the checkpoint at another position. Nothing was written: read
+    /// again, decide again, try again.
     Conflict,
     /// An execution lost as many races for its aggregates as it may. Nothing was written: try again later.
     Contended,

@@ -70,6 +70,18 @@ pub(crate) fn check(key: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Refuses names of checkpoints that are empty or too long.
+pub(crate) fn check_name(name: &[u8]) -> Result<(), Error> {
+    if name.is_empty() {
+        return Err(Error::invalid("the name of a checkpoint is empty: expected 1 to 1,024 bytes"));
+    }
+    if name.len() > KEY_BYTES_MAX {
+        let what = "the name of a checkpoint";
+        return Err(Error::too_large(what, name.len(), KEY_BYTES_MAX, "bytes"));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -59,7 +59,8 @@ pub use options::{Backend, Durability, Options};
 pub use crate::{
     append::Write,
     execute::{Execution, Executor, State, States},
-    read::{LogRead, Read, Recorded, RecordedPart, RecordedWrite, Writes},
+    format::Role,
+    read::{LogRead, Read, Recorded, RecordedPart, RecordedWrite, Snapshot, Writes},
     stats::{ShardStats, Stats},
     store::{Aggregate, Aggregates, Limits, Store},
     ticket::{Committed, Ticket},

@@ -3,13 +3,13 @@
 //! A length read from disk is checked against these before it is used; a length given by a caller is checked
 //! before anything is reserved.
 
-/// The longest key of an aggregate, in bytes. The shortest is 1.
+/// The longest key of an aggregate, and the longest name of a checkpoint, in bytes. The shortest is 1.
 pub const KEY_BYTES_MAX: usize = 1024;
 /// The longest event type, in bytes of UTF-8. The shortest is 1.
 pub const EVENT_TYPE_BYTES_MAX: usize = 255;
 /// The most events in one write, over all its aggregates.
 pub const EVENTS_PER_WRITE_MAX: usize = 65_535;
-/// The most aggregates in one write, those that are only checked included.
+/// The most aggregates in one write, those that are only checked included, and its checkpoints.
 pub const AGGREGATES_PER_WRITE_MAX: usize = 256;
 /// The largest write as it is stored, in bytes. A small `segment_bytes` lowers it: see `Store::limits`.
 pub const WRITE_BYTES_MAX: usize = 16 << 20;

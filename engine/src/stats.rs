@@ -36,7 +36,7 @@ pub struct ShardStats {
     pub lost_races: u64,
     /// Segments that hold the log.
     pub segments: u64,
-    /// Slots in the index: aggregates, and clients on aggregates.
+    /// Slots in the index: aggregates, clients on aggregates, checkpoints, and aggregates that have snapshots.
     pub slots: u64,
     /// Memory of the index, in bytes.
     pub index_bytes: u64,

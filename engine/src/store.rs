@@ -10,17 +10,17 @@ use std::task::Waker;
 use crate::append::{Target, Write};
 use crate::disk::{self, Disk, Opening, QueueKind, SyncMethod};
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
+use crate::event::{Event, Payload};
 use crate::execute::{Execution, Executor, State, States};
 use crate::expect::Expect;
 use crate::format::{Identity, SyncChoice};
-use crate::id::ShardId;
+use crate::id::{Position, ShardId};
 use crate::identity_file;
 use crate::index::{SlotKey, shard_of};
 use crate::key;
 use crate::limits;
 use crate::options::{Backend, Durability, Options};
-use crate::read::{LogRead, Read};
+use crate::read::{LogRead, Read, Snapshot};
 use crate::reserve::slot::SlotKind;
 use crate::reserve::slot_ref::SlotRef;
 use crate::shard::{self, Shard};
@@ -57,13 +57,13 @@ pub(crate) struct Route {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The longest key, in bytes.
+    /// The longest key, and the longest name of a checkpoint, in bytes.
     pub key_bytes: usize,
     /// The longest event type, in bytes.
     pub event_type_bytes: usize,
     /// The most events in one write.
     pub events_per_write: usize,
-    /// The most aggregates in one write.
+    /// The most aggregates in one write, its checkpoints included.
     pub aggregates_per_write: usize,
     /// The largest write as it is stored, in bytes: keys, events and about 100 bytes for each write, 48 for each
     /// aggregate and 16 for each event.
@@ -389,6 +389,70 @@ impl Store {
         States::new(self.clone(), aggregates)
     }
 
+    /// Where a [checkpoint](Write::checkpoint) durably stands; [`Position::START`] if there is none.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` or `TooLarge` for the name; `Io` or `Corrupt` if the record that moved it can't be read.
+    pub fn checkpoint(&self, name: impl AsRef<[u8]>) -> Result<Position, Error> {
+        let name = name.as_ref();
+        key::check_name(name)?;
+        self.0.shards[self.route(name).shard].read.checkpoint(name)
+    }
+
+    /// Saves a snapshot of an aggregate: bytes that stand for all its events up to a version. The one that was saved last
+    /// is the one that [`load_snapshot`](Store::load_snapshot) returns, whatever its version.
+    ///
+    /// It is no event and adds no version: reads do not show it, and no condition notices it. The ticket resolves when it
+    /// is durable; it follows in the log on all versions that it stands for. As a write it waits while limits on work in
+    /// flight are reached, and is at most as large as one.
+    ///
+    /// ```
+    /// use annals::{Event, Expect, Store};
+    /// # let dir = tempfile::tempdir_in("/var/tmp")?;
+    /// # let store = Store::open(dir.path())?;
+    ///
+    /// store.append("account-1", Expect::Absent, [Event::new("Deposited", "100")])?.wait()?;
+    /// store.append("account-1", Expect::Version(1), [Event::new("Withdrawn", "30")])?.wait()?;
+    /// store.save_snapshot("account-1", 2, "70")?.wait()?;
+    ///
+    /// let snapshot = store.load_snapshot("account-1")?.expect("one was saved");
+    /// assert_eq!((snapshot.version(), snapshot.bytes()), (2, "70".as_bytes()));
+    /// assert_eq!(store.version("account-1")?, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](crate::ErrorKind::NotFound) if the aggregate does not exist; `Invalid` for version 0 and for one that
+    /// the aggregate has not reached, where accepted writes count that are not yet durable; `TooLarge`; and as
+    /// [`append`](Store::append) where the shard takes no writes.
+    pub fn save_snapshot(
+        &self,
+        key: impl AsRef<[u8]>,
+        version: u64,
+        bytes: impl Into<Payload>,
+    ) -> Result<Ticket, Error> {
+        let key = key.as_ref();
+        key::check(key)?;
+        let route = self.route(key);
+        let target = Target { key, hash: route.hash, slot: None, looked: false };
+        let shard = &self.0.shards[route.shard];
+        let bytes_max = self.write_bytes_max();
+        shard.save_snapshot(&target, version, bytes.into(), bytes_max, Patience::Wait)
+    }
+
+    /// The snapshot of an aggregate that was saved last, as far as is durable now; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` or `TooLarge` for the key; `Io` or `Corrupt` if its record can't be read.
+    pub fn load_snapshot(&self, key: impl AsRef<[u8]>) -> Result<Option<Snapshot>, Error> {
+        let key = key.as_ref();
+        key::check(key)?;
+        self.0.shards[self.route(key).shard].read.snapshot(key)
+    }
+
     /// Every aggregate with its durable version, in no order. Those created meanwhile may be among them.
     pub fn aggregates(&self) -> Aggregates {
         let slots = self.0.shards.iter().enumerate().flat_map(|(number, shard)| {
@@ -464,6 +528,15 @@ impl Store {
             None => hash,
         };
         Route { hash, shard: shard_of(routing, identity.shards).into() }
+    }
+
+    /// Where the slot of a key or a name belongs.
+    pub(crate) fn route_of(&self, slot: SlotKey<'_>, key: &[u8]) -> Route {
+        let route = self.route(key);
+        match slot {
+            SlotKey::Aggregate(_) => route,
+            _ => Route { hash: slot.hash(self.0.identity.hash_key), ..route },
+        }
     }
 
     pub(crate) fn shard(&self, number: usize) -> Option<&Arc<Shard>> {
@@ -572,6 +645,27 @@ impl Aggregate {
         decide: impl FnMut(&S) -> Result<Vec<Event>, R>,
     ) -> Execution<R> {
         Executor::new(&self.store).execute_at(&self.key, self.slot(), decide)
+    }
+
+    /// As [`Store::save_snapshot`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::save_snapshot`].
+    pub fn save_snapshot(&self, version: u64, bytes: impl Into<Payload>) -> Result<Ticket, Error> {
+        let target =
+            Target { key: &self.key, hash: self.route.hash, slot: self.slot(), looked: false };
+        let bytes_max = self.store.write_bytes_max();
+        self.shard().save_snapshot(&target, version, bytes.into(), bytes_max, Patience::Wait)
+    }
+
+    /// As [`Store::load_snapshot`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::load_snapshot`].
+    pub fn load_snapshot(&self) -> Result<Option<Snapshot>, Error> {
+        self.shard().read.snapshot(&self.key)
     }
 
     fn shard(&self) -> &Arc<Shard> {

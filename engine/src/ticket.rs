@@ -121,7 +121,7 @@ impl Committed {
         Committed { cell: Held::new(cell), done, replay: true }
     }
 
-    /// The version that the write brought its first aggregate to; 0 if it only checked.
+    /// The version that the write brought its first aggregate to; 0 if it appended to none.
     #[must_use]
     pub fn version(&self) -> u64 {
         self.cell.asked().first()
@@ -135,7 +135,8 @@ impl Committed {
         self.versions().find(|(part, _)| *part == key).map(|(_, version)| version)
     }
 
-    /// All aggregates of the write with their versions: those it appended to first, then those it only checked.
+    /// All aggregates of the write with their versions: those it appended to first, then those it only checked. Its
+    /// checkpoints are not among them.
     pub fn versions(&self) -> impl Iterator<Item = (&[u8], u64)> {
         self.cell.asked().versions()
     }

@@ -1,4 +1,4 @@
-//! Verifying a store: every checksum, chain, version, link and condition, in log order.
+//! Verifying a store: every checksum, chain, version, link, checkpoint and condition, in log order.
 //!
 //! It keeps books of its own and shares with the store only the walk along the log, so that a fault in the index or in
 //! reading can't hide itself. Nothing is changed on disk, and a live writer is not disturbed.
@@ -11,6 +11,7 @@ use std::path::Path;
 use crate::disk;
 use crate::disk::Disk;
 use crate::error::Error;
+use crate::expect::Expect;
 use crate::format::{FileName, PartView, RecordView, Role};
 use crate::id::{Position, ShardId};
 use crate::identity_file::{open_disk_error, open_or_create};
@@ -120,6 +121,7 @@ pub(crate) fn verify_disk(
         let mut books = Books {
             aggregates: HashMap::new(),
             clients: HashMap::new(),
+            checkpoints: HashMap::new(),
             flushes: 0,
             writes: 0,
             events: 0,
@@ -169,6 +171,17 @@ struct Account {
     version: u64,
     last: Position,
     skip: Position,
+    /// The record of its newest snapshot.
+    snapshot: Position,
+}
+
+/// What the log has said of a checkpoint so far.
+#[derive(Clone, Copy, Default)]
+struct Mark {
+    /// The last write that moved it.
+    write: u64,
+    at: Position,
+    last: Position,
 }
 
 /// What the log of one shard has said so far.
@@ -176,6 +189,7 @@ struct Books<'a> {
     aggregates: HashMap<Box<[u8]>, Account>,
     /// The highest sequence of a client on an aggregate.
     clients: HashMap<(u128, u64), u64>,
+    checkpoints: HashMap<Box<[u8]>, Mark>,
     flushes: u64,
     writes: u64,
     events: u64,
@@ -204,6 +218,12 @@ impl Visit for Books<'_> {
         }
         let write = self.writes;
         for part in record.parts() {
+            if part.role == Role::Checkpoint {
+                if let Some(what) = self.checkpoint(&part, at)? {
+                    object(None, format!("checkpoint {}: {what}", Shown(part.key)));
+                }
+                continue;
+            }
             let account = self.account(part.key)?;
             if let Some(what) = contradiction(&part, account) {
                 object(Some(part.key), what);
@@ -212,6 +232,9 @@ impl Visit for Books<'_> {
                 object(Some(part.key), "the aggregate is in one write twice".into());
             }
             let number = account.number;
+            if part.role == Role::Snapshot {
+                account.snapshot = at;
+            }
             if part.role == Role::Append {
                 // What is there is believed from here on, so that one fault is told once.
                 account.version = part.version;
@@ -238,6 +261,32 @@ impl Visit for Books<'_> {
 }
 
 impl Books<'_> {
+    /// Moves a checkpoint; what its part says that can't be so after all that the log has said before.
+    fn checkpoint(
+        &mut self,
+        part: &PartView<'_>,
+        at: Position,
+    ) -> Result<Option<String>, Objection> {
+        if self.checkpoints.try_reserve(1).is_err() {
+            return Err(Objection::Failed(Error::out_of_memory("what the log says")));
+        }
+        let mark = self.checkpoints.entry(part.key.into()).or_default();
+        let now = Mark { write: self.writes, at: Position::from_raw(part.version), last: at };
+        let before = std::mem::replace(mark, now);
+        if before.write == self.writes {
+            return Ok(Some("it is in one write twice".into()));
+        }
+        if part.expect != Expect::Version(before.at.get()) {
+            let from = if let Expect::Version(from) = part.expect { from } else { 0 };
+            let (from, stood) = (Position::from_raw(from), before.at);
+            return Ok(Some(format!("moved from {from} to {}, and it stood at {stood}", now.at)));
+        }
+        if part.prev != before.last {
+            return Ok(Some(format!("linked to {}, and was moved at {}", part.prev, before.last)));
+        }
+        Ok(None)
+    }
+
     fn account(&mut self, key: &[u8]) -> Result<&mut Account, Objection> {
         if self.aggregates.try_reserve(1).is_err() || self.clients.try_reserve(1).is_err() {
             return Err(Objection::Failed(Error::out_of_memory("what the log says")));
@@ -260,6 +309,15 @@ fn contradiction(part: &PartView<'_>, account: &Account) -> Option<String> {
         Role::Check if part.version != before => {
             return Some(format!("checked at version {}, and it was at {before}", part.version));
         }
+        Role::Snapshot if part.version > before => {
+            return Some(format!("a snapshot of version {}, and it was at {before}", part.version));
+        }
+        Role::Snapshot if part.prev != account.snapshot => {
+            return Some(format!(
+                "a snapshot linked to {}, and the one before stands at {}",
+                part.prev, account.snapshot
+            ));
+        }
         _ => {}
     }
     if !part.expect.holds(before) {
@@ -278,7 +336,6 @@ fn contradiction(part: &PartView<'_>, account: &Account) -> Option<String> {
 mod tests {
     use super::*;
     use crate::event::Event;
-    use crate::expect::Expect;
     use crate::format::{RecordEncoder, seal, set_links};
     use crate::id::SegmentId;
 
@@ -308,6 +365,17 @@ mod tests {
         Part { role: Role::Check, expect, key, version, prev: none, skip: none }
     }
 
+    /// A checkpoint named `c` that is moved from one position to another.
+    fn moves(from: Position, to: Position, prev: Position) -> Part {
+        let (expect, version) = (Expect::Version(from.get()), to.get());
+        Part { role: Role::Checkpoint, expect, key: b"c", version, prev, skip: Position::START }
+    }
+
+    fn snapshot(key: &'static [u8], version: u64, prev: Position) -> Part {
+        let (expect, skip) = (Expect::Any, Position::START);
+        Part { role: Role::Snapshot, expect, key, version, prev, skip }
+    }
+
     /// The parts of a write, and its client's number and sequence.
     type Write<'a> = (&'a [Part], Option<(u128, u64)>);
 
@@ -316,6 +384,7 @@ mod tests {
         let mut books = Books {
             aggregates: HashMap::new(),
             clients: HashMap::new(),
+            checkpoints: HashMap::new(),
             flushes: 0,
             writes: 0,
             events: 0,
@@ -326,7 +395,7 @@ mod tests {
             let mut encoder = RecordEncoder::new();
             for part in *parts {
                 encoder.begin_part(part.role, part.expect, part.key).unwrap();
-                if part.role == Role::Append {
+                if matches!(part.role, Role::Append | Role::Snapshot) {
                     encoder.push_event(&Event::new("Happened", "x")).unwrap();
                 }
             }
@@ -336,7 +405,7 @@ mod tests {
             }
             let mut bytes = encoder.head().to_vec();
             for (index, part) in
-                parts.iter().enumerate().filter(|(_, part)| part.role == Role::Append)
+                parts.iter().enumerate().filter(|(_, part)| part.role != Role::Check)
             {
                 set_links(&mut bytes, index, part.prev, part.skip);
             }
@@ -419,6 +488,49 @@ mod tests {
         let a = append(b"a", Expect::Any, 1, Position::START);
         let said = objections(&[(&[a, check(b"a", Expect::Exists, 1)], None)]);
         assert!(said[0].as_ref().unwrap().contains("twice"), "{said:?}");
+    }
+
+    #[test]
+    fn a_checkpoint_goes_on_from_where_it_stood() {
+        let none = Position::START;
+        let first = [moves(none, at(7), none), append(b"c", Expect::Absent, 1, none)];
+        let said = |second: &[Part], third: Part| {
+            let said = objections(&[(&first, None), (second, None), (&[third], None)]);
+            assert_eq!(said[0], None);
+            (said[1].clone(), said[2].clone())
+        };
+        let sound = moves(at(7), at(8), at(1));
+        assert_eq!(said(&[sound], moves(at(8), at(9), at(2))), (None, None));
+
+        let (jump, third) = said(&[moves(at(6), at(8), at(1))], moves(at(8), at(9), at(2)));
+        assert!(jump.unwrap().contains("checkpoint \"c\": moved from 1:24576 to 1:32768, and it"));
+        assert_eq!(third, None, "what was told is believed from then on");
+        let (begun_again, _) = said(&[moves(none, at(8), none)], sound);
+        assert!(begun_again.unwrap().contains("it stood at 1:28672"));
+        let (back, _) = said(&[sound, append(b"c", Expect::Any, 2, at(1))], sound);
+        assert_eq!(back, None, "an aggregate of the same key is another thing");
+        let (linked, _) = said(&[Part { prev: at(0), ..sound }], moves(at(8), at(9), at(2)));
+        assert!(linked.unwrap().contains("linked to 1:0"));
+        let (twice, _) = said(&[sound, moves(at(8), at(9), at(1))], moves(at(9), at(10), at(2)));
+        assert!(twice.unwrap().contains("twice"));
+    }
+
+    #[test]
+    fn a_snapshot_stands_for_a_version_that_was_reached() {
+        let said = objections(&[
+            (&[append(b"a", Expect::Any, 1, Position::START)], None),
+            (&[snapshot(b"a", 1, Position::START)], None),
+            (&[append(b"a", Expect::Any, 2, at(1))], None),
+            (&[snapshot(b"a", 1, at(2))], None),
+            (&[snapshot(b"a", 3, at(4))], None),
+            (&[snapshot(b"a", 2, at(2))], None),
+            (&[snapshot(b"b", 1, Position::START)], None),
+        ]);
+        assert_eq!(said[..4], [const { None }; 4]);
+        let contains = |nth: usize, what: &str| said[nth].as_ref().unwrap().contains(what);
+        assert!(contains(4, "a snapshot of version 3, and it was at 2"), "{said:?}");
+        assert!(contains(5, "a snapshot linked to 1:8192"), "{said:?}");
+        assert!(contains(6, "a snapshot of version 1, and it was at 0"), "{said:?}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use annals::{Event, Expect, Position};
 mod samples;
 
 const SEGMENT: &[u8] = include_bytes!("golden/segment-v1.seg");
+const CHECKPOINTS: &[u8] = include_bytes!("golden/checkpoints-v1.seg");
 const IDENTITY: &[u8] = include_bytes!("golden/identity-v1");
 
 #[test]
@@ -72,6 +73,59 @@ fn the_segment_is_read() {
     assert_eq!((events[0].event_type, events[0].data), ("OrderPlaced", &br#"{"items":3}"#[..]));
     assert_eq!((events[0].id, events[0].time), (Some(0x2f1c), Some(1_560_000_000_000_000)));
     assert_eq!((events[0].metadata, events[1].event_type), (&b"trace-7"[..], "OrderPaid"));
+}
+
+#[test]
+fn checkpoints_and_snapshots_are_still_written_so() {
+    assert!(samples::checkpoints_and_snapshots().bytes == CHECKPOINTS);
+}
+
+#[test]
+fn checkpoints_and_snapshots_are_read() {
+    let header = SegmentHeader::decode(CHECKPOINTS).unwrap();
+    let found = Scan::new(CHECKPOINTS, &header, Depth::Everything);
+    let flushes = found.filter_map(|found| match found {
+        Found::Flush { header, .. } => Some(header),
+        _ => None,
+    });
+    let read = flushes.flat_map(|flush| records_verified(CHECKPOINTS, &flush).collect::<Vec<_>>());
+    let read = read.collect::<Result<Vec<_>, _>>().unwrap();
+    let position = Position::from_raw;
+    let (one, two) = (9 << 32 | 0x1068, 9 << 32 | 0x2068);
+    let parts = |record: usize| {
+        let parts = read[record].1.parts();
+        parts.map(|part| (part.key, part.role, part.expect, part.version, part.events))
+    };
+    use Role::{Append, Check, Checkpoint, Snapshot};
+    let key = &b"orders-0"[..];
+    assert_eq!(parts(0).collect::<Vec<_>>(), [(key, Checkpoint, Expect::Version(0), one, 0)]);
+    assert_eq!(
+        parts(2).collect::<Vec<_>>(),
+        [
+            (key, Append, Expect::Version(1), 2, 1),
+            (key, Checkpoint, Expect::Version(one), two, 0),
+            (b"stopped", Check, Expect::Absent, 0, 0),
+            (b"orders-1", Checkpoint, Expect::Version(0), one, 0),
+        ]
+    );
+    assert_eq!(parts(3).collect::<Vec<_>>(), [(key, Snapshot, Expect::Any, 1, 1)]);
+    assert_eq!(parts(4).collect::<Vec<_>>(), [(key, Snapshot, Expect::Any, 2, 1)]);
+    let last =
+        [(key, Check, Expect::Exists, 2, 0), (key, Checkpoint, Expect::Version(two), u64::MAX, 0)];
+    assert_eq!(parts(5).collect::<Vec<_>>(), last);
+    assert_eq!(read.len(), 6);
+
+    let prev = |record: usize, part: usize| read[record].1.part(part).unwrap().prev;
+    assert_eq!((prev(0, 0), prev(2, 1)), (position(0), read[0].0));
+    assert_eq!((prev(2, 0), prev(2, 3)), (read[1].0, position(0)));
+    assert_eq!((prev(3, 0), prev(4, 0), prev(5, 1)), (position(0), read[3].0, read[2].0));
+    let bytes = |record: usize| read[record].1.events_of(0).next().unwrap().unwrap();
+    assert_eq!((bytes(3).event_type, bytes(3).data), ("snapshot", &b"state: 7"[..]));
+    assert_eq!(bytes(4).data, b"");
+    assert_eq!(
+        read.iter().map(|(_, record)| record.events()).collect::<Vec<_>>(),
+        [0, 1, 1, 0, 0, 0]
+    );
 }
 
 /// What the first copy says; the second says the same with the next generation.

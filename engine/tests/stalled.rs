@@ -5,11 +5,11 @@ mod common;
 
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use annals::internals::disk::sim::{Order, SimDisk};
 use annals::internals::reserve::pause;
-use annals::{Committed, Error, ErrorKind, Event, Expect, Store, Ticket};
+use annals::{Committed, Error, ErrorKind, Event, Expect, Position, Store, Ticket};
 use common::{Gate, LONG, audit, directory, in_time, numbered, open_sim, small};
 
 /// The number of the stalled write's events; the others' are smaller.
@@ -26,13 +26,16 @@ enum Kind {
     Checks,
     Client,
     Replay,
+    /// Moves a checkpoint as well.
+    Moves,
+    Snapshot,
     /// Another write comes between its look and its submission.
     Loser,
     /// The same, of several aggregates with a client.
     WideLoser,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 12] = [
     Kind::Any,
     Kind::Version,
     Kind::Create,
@@ -41,6 +44,8 @@ const KINDS: [Kind; 10] = [
     Kind::Checks,
     Kind::Client,
     Kind::Replay,
+    Kind::Moves,
+    Kind::Snapshot,
     Kind::Loser,
     Kind::WideLoser,
 ];
@@ -70,12 +75,18 @@ impl Kind {
                 .client(77, 1)
                 .submit(),
             Kind::Replay => replayed(store, 0),
+            Kind::Moves => {
+                let to = Position::from_raw(STALLED);
+                let write = store.write().append("a", Expect::Any, events());
+                write.checkpoint("cp", Position::START, to).submit()
+            }
+            Kind::Snapshot => store.save_snapshot("a", 1, "stalled"),
         }
     }
 
     /// Whether no other write can contradict its conditions.
     fn always_holds(self) -> bool {
-        !matches!(self, Kind::Version | Kind::Create)
+        !matches!(self, Kind::Version | Kind::Create | Kind::Moves)
     }
 }
 
@@ -137,6 +148,22 @@ fn append_at_version(store: &Store, key: &str, number: u64) -> Committed {
     }
 }
 
+/// Moves the checkpoint on from wherever it stands.
+fn move_on(store: &Store) {
+    let start = Instant::now();
+    while start.elapsed() < LONG {
+        let from = store.checkpoint("cp").unwrap();
+        let to = Position::from_raw(from.get() + 1);
+        match store.write().checkpoint("cp", from, to).submit() {
+            Ok(ticket) => return drop(ticket.wait().unwrap()),
+            // Whoever has moved it may not be durable yet.
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error}"),
+        }
+        thread::yield_now();
+    }
+    panic!("the checkpoint can't be moved");
+}
+
 /// Everything that others do meanwhile, each waiting for its ticket.
 fn go_on(store: &Store, kind: Kind, client: u128) {
     let any = |key: &str| store.append(key, Expect::Any, [numbered(3)]).unwrap().wait().unwrap();
@@ -163,6 +190,9 @@ fn go_on(store: &Store, kind: Kind, client: u128) {
         store.write().check("b", Expect::Exists).check("no", Expect::Absent).submit().unwrap();
     futures::executor::block_on(checks).unwrap();
     assert!(replayed(store, 6).unwrap().wait().unwrap().is_replay());
+    move_on(store);
+    store.save_snapshot("a", 1, "others").unwrap().wait().unwrap();
+    assert_eq!(store.load_snapshot("a").unwrap().unwrap().version(), 1);
     if matches!(kind, Kind::Client | Kind::WideLoser) {
         kind.submit(store).unwrap().wait().unwrap();
     }
@@ -181,12 +211,16 @@ fn check_outcome(
     original: &Committed,
     context: &str,
 ) {
-    let stored: Vec<_> =
-        audit(store).into_iter().filter(|write| write.number() == STALLED).collect();
+    let log = audit(store);
+    let stored: Vec<_> = log.iter().filter(|write| write.has_number(STALLED)).collect();
     match (kind, outcome) {
         (Kind::Checks, Ok(done)) => assert_eq!(done.version_of("no"), Some(0), "{context}"),
         (Kind::Replay, Ok(done)) => {
             assert!(done.is_replay() && done.position() == original.position(), "{context}");
+        }
+        (Kind::Snapshot, Ok(done)) => {
+            let found = log.iter().find(|write| write.position == done.position());
+            assert!(found.is_some_and(|write| write.appended.is_empty()), "{context}");
         }
         (_, Ok(done)) => {
             assert_eq!(stored.len(), 1, "{context}: {stored:?}");
@@ -281,6 +315,11 @@ fn a_stopped_check_or_replay_holds_up_nobody() {
 }
 
 #[test]
+fn a_stopped_checkpoint_or_snapshot_holds_up_nobody() {
+    stall_at_each_step(&[Kind::Moves, Kind::Snapshot]);
+}
+
+#[test]
 fn a_stopped_append_that_lost_a_race_holds_up_nobody() {
     stall_at_each_step(&[Kind::Loser, Kind::WideLoser]);
 }
@@ -368,7 +407,7 @@ fn any_number_of_stopped_appends_hold_up_nobody() {
             }
         }
     }
-    let stored = audit(&store).iter().filter(|write| write.number() == STALLED).count() as u64;
+    let stored = audit(&store).iter().filter(|write| write.has_number(STALLED)).count() as u64;
     assert_eq!(stored, landed);
     drop(store);
     audit(&open_sim(&small(), &disk).unwrap());

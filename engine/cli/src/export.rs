@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::process::ExitCode;
 
+use annals::Role;
+
 use crate::arguments::{ExportArguments, StoreArguments};
 use crate::failure::Failure;
 use crate::output::{self, Output, Progress};
@@ -34,8 +36,9 @@ pub(crate) fn run(
     for shard in shards {
         for write in store.log(shard).writes() {
             let write = write?;
-            let mut appended = write.parts().filter(|part| !part.is_check());
-            if keys.is_empty() || appended.any(|part| keys.contains(part.key())) {
+            // Snapshots, and writes that move checkpoints alone, hold nothing to import.
+            let mut appended = write.parts().filter(|part| part.role() == Role::Append);
+            if appended.any(|part| keys.is_empty() || keys.contains(part.key())) {
                 line.clear();
                 recorded::push_write(&mut line, &write);
                 out.bytes(&line)?;

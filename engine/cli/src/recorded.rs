@@ -1,6 +1,6 @@
 //! What is recorded, as JSON: the members of an event, the line of a write.
 
-use annals::{Expect, Recorded, RecordedWrite};
+use annals::{Expect, Recorded, RecordedWrite, Role};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -42,10 +42,11 @@ pub(crate) fn push_event(out: &mut Vec<u8>, event: &Recorded) {
     }
 }
 
-/// Writes a write as the line that an import takes, its end included.
+/// Writes a write as the line that an import takes, its end included. Checkpoints are left out: their positions mean
+/// nothing in another store.
 pub(crate) fn push_write(out: &mut Vec<u8>, write: &RecordedWrite) {
     out.extend_from_slice(b"{\"writes\":[");
-    for (index, part) in write.parts().filter(|part| !part.is_check()).enumerate() {
+    for (index, part) in write.parts().filter(|part| part.role() == Role::Append).enumerate() {
         out.extend_from_slice(if index == 0 { b"{" } else { b",{" });
         push_condition(out, part.key(), part.expected());
         out.extend_from_slice(b",\"events\":[");

@@ -66,6 +66,27 @@ fn a_write_of_checks_alone_appends_nothing() {
 }
 
 #[test]
+fn an_export_has_what_was_appended_and_no_checkpoints_or_snapshots() {
+    let place = Workplace::new();
+    let store = annals::Store::open(place.store()).unwrap();
+    let (none, position) = (annals::Position::START, annals::Position::from_raw);
+    let event = [annals::Event::new("T", "1")];
+    let write = store.write().checkpoint("a", none, position(5));
+    let write = write.append("a", annals::Expect::Absent, event);
+    write.check("b", annals::Expect::Absent).submit().unwrap().wait().unwrap();
+    store.write().checkpoint("a", position(5), position(6)).submit().unwrap().wait().unwrap();
+    store.save_snapshot("a", 1, "state").unwrap().wait().unwrap();
+    drop(store);
+    let line = "{\"writes\":[{\"aggregate\":\"a\",\"expected\":\"absent\",\"events\":\
+                [{\"type\":\"T\",\"data\":1}]}],\"checks\":[{\"aggregate\":\"b\",\"expected\":\"absent\"}]}\n";
+    assert_eq!(place.ok(&["export"]), line);
+    assert_eq!(place.ok(&["export", "a"]), line);
+    assert_eq!(place.versions().into_iter().collect::<Vec<_>>(), [("a".to_owned(), 1)]);
+    assert_eq!(place.ok(&["read", "a"]).lines().filter(|line| line.contains('T')).count(), 1);
+    place.verify_is_clean();
+}
+
+#[test]
 fn standard_input_and_gzip_are_taken() {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(SAMPLE.as_bytes()).unwrap();

@@ -2,13 +2,16 @@
 
 use std::fmt;
 
-use super::record::{add_part, finish, refused};
+use super::record::{add_checkpoint, add_part, finish, refused};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::expect::Expect;
-use crate::key;
+use crate::format::Role;
+use crate::id::Position;
+use crate::index::SlotKey;
+use crate::key::{self, Shown};
 use crate::limits;
-use crate::store::Store;
+use crate::store::{Route, Store};
 use crate::ticket::Ticket;
 use crate::writer::intake::Patience;
 use crate::writer::pool;
@@ -16,7 +19,8 @@ use crate::writer::request::Request;
 
 /// A write to one or several aggregates: all of it takes effect, or nothing.
 ///
-/// Made by [`Store::write`]. The aggregates must live on one shard. Each appears once.
+/// Made by [`Store::write`]. The aggregates must live on one shard. Each appears once. It may move
+/// [checkpoints](Write::checkpoint) as well.
 #[must_use = "nothing is written before `submit`"]
 pub struct Write {
     store: Store,
@@ -54,11 +58,58 @@ impl Write {
         })
     }
 
+    /// Moves a checkpoint: keeps, under a name, the position that a projection has come to, in the same write as what the
+    /// projection appends. [`Store::checkpoint`] reads it back. So each event of the log is applied once, whatever fails
+    /// in between, and however many instances run.
+    ///
+    /// The write is conditional: the checkpoint stands at `from`, which is [`Position::START`] if there is none. If it
+    /// stands elsewhere, because another instance has moved it, the whole write is refused:
+    /// [`ErrorKind::Conflict`], whose text names both positions. `to` is later than `from`; the store compares it
+    /// with nothing else, so it may be a position of another shard, or of another store.
+    ///
+    /// The name is 1 to 1,024 bytes. It is routed as keys are and must live on the shard of the write
+    /// ([`Store::shard_of`] tells); each appears once. It has nothing to do with an aggregate of the same key. A write
+    /// may move checkpoints and append nothing.
+    ///
+    /// ```
+    /// use annals::{Event, Expect, Position, Store};
+    /// # let dir = tempfile::tempdir_in("/var/tmp")?;
+    /// # let (orders, totals) = (Store::open(dir.path().join("orders"))?, Store::open(dir.path().join("totals"))?);
+    ///
+    /// orders.append("order-1", Expect::Absent, [Event::new("Placed", "1 book")])?.wait()?;
+    ///
+    /// let from = totals.checkpoint("orders-0")?;
+    /// for event in orders.log(0).after(from) {
+    ///     let event = event?;
+    ///     let counted = Event::new("Counted", event.key());
+    ///     let write = totals.write().append("total", Expect::Any, [counted]);
+    ///     write.checkpoint("orders-0", from, event.position()).submit()?.wait()?;
+    /// }
+    /// assert!(totals.checkpoint("orders-0")? > Position::START);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn checkpoint(self, name: impl AsRef<[u8]>, from: Position, to: Position) -> Write {
+        self.with(|write| {
+            let name = name.as_ref();
+            key::check_name(name)?;
+            if to <= from {
+                return Err(Error::invalid(format!(
+                    "checkpoint {} is moved from {from} to {to}: expected a later position",
+                    Shown(name)
+                )));
+            }
+            let from = Expect::Version(from.get());
+            write.plan(SlotKey::Checkpoint(name), name, from, Role::Checkpoint, to.get())?;
+            add_checkpoint(&mut write.request, name, from)
+        })
+    }
+
     /// Makes a retry safe: names the client and the number of this write among its writes. Numbers of a client rise.
     ///
     /// Sent again as the newest of its client on the aggregates that it appends to, a write returns its original result
     /// ([`Committed::is_replay`](crate::Committed::is_replay)), whatever its expected versions say. With a number that is not higher than
-    /// all seen and not the newest it is refused: [`ErrorKind::Duplicate`].
+    /// all seen and not the newest it is refused: [`ErrorKind::Duplicate`]. A write that appends to no aggregate is not
+    /// known again.
     pub fn client(mut self, client: u128, sequence: u64) -> Write {
         self.client = Some((client, sequence));
         self
@@ -86,7 +137,9 @@ impl Write {
         }
         let Some(shard) = shard.and_then(|shard| store.shard(shard)) else {
             pool::give(request);
-            return Err(Error::invalid("a write is empty: expected an append or a check at least"));
+            return Err(Error::invalid(
+                "a write is empty: expected an append, a check or a checkpoint at least",
+            ));
         };
         if let Err(wrong) = finish(&mut request, client, store.write_bytes_max()) {
             pool::give(request);
@@ -109,6 +162,20 @@ impl Write {
         events: Option<&mut dyn Iterator<Item = Event>>,
     ) -> Result<(), Error> {
         key::check(key)?;
+        let role = if events.is_some() { Role::Append } else { Role::Check };
+        self.plan(SlotKey::Aggregate(key), key, expect, role, 0)?;
+        add_part(&mut self.request, key, expect, events)
+    }
+
+    /// Notes what the write asks of the slot of a key or a name.
+    fn plan(
+        &mut self,
+        slot: SlotKey<'_>,
+        key: &[u8],
+        expect: Expect,
+        role: Role,
+        stated: u64,
+    ) -> Result<(), Error> {
         let plan = &mut self.request.payload.plan;
         if plan.parts.len() == limits::AGGREGATES_PER_WRITE_MAX {
             return Err(Error::too_large(
@@ -118,20 +185,22 @@ impl Write {
                 "aggregates",
             ));
         }
-        let route = self.store.route(key);
-        if plan.parts.iter().any(|part| part.hash == route.hash && plan.key(part) == key) {
-            return Err(Error::invalid("an aggregate appears twice in one write").with_keys([key]));
+        let Route { hash, shard } = self.store.route_of(slot, key);
+        if plan.parts.iter().any(|part| part.hash == hash && plan.slot_key(part) == slot) {
+            let what = if role == Role::Checkpoint { "a checkpoint" } else { "an aggregate" };
+            return Err(
+                Error::invalid(format!("{what} appears twice in one write")).with_keys([key])
+            );
         }
-        if *self.shard.get_or_insert(route.shard) != route.shard {
+        if *self.shard.get_or_insert(shard) != shard {
             let keys = plan.keys().chain([key]);
             return Err(Error::new(
                 ErrorKind::CrossShard,
-                "the aggregates of a write live on different shards: expected one shard",
+                "the aggregates and checkpoints of a write live on different shards: expected one shard",
             )
             .with_keys(keys));
         }
-        plan.push(key, route.hash, expect, events.is_none()).map_err(|e| refused(e, key))?;
-        add_part(&mut self.request, key, expect, events)
+        plan.push(key, hash, expect, role, stated).map_err(|e| refused(e, key))
     }
 }
 

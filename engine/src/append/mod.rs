@@ -14,17 +14,19 @@ mod barrier;
 mod builder;
 mod record;
 mod replay;
+mod snapshot;
 
 use std::sync::{Arc, Weak};
 
 pub use builder::Write;
 pub(crate) use replay::Replay;
 
-use self::record::{add_events, finish, no_events, refused};
+use self::record::{add_events, finish, moved, no_events, refused};
 use self::replay::unanswerable;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::expect::Expect;
+use crate::format::Role;
 use crate::index::SlotKey;
 use crate::reserve::decide::{self, Look};
 use crate::reserve::slot_ref::SlotRef;
@@ -74,14 +76,14 @@ impl Shard {
         if expect != Expect::Any && !target.looked {
             let seen = epoch::pinned(|guard| look_at(slot, guard));
             if !expect.holds(seen.version) {
-                return Err(self.conflict(target.key, expect, seen));
+                return Err(self.conflict(Role::Append, target.key, expect, seen));
             }
         }
         step!("encode");
         let mut request = pool::take();
         let plan = &mut request.payload.plan;
         if let Err(wrong) = plan
-            .push(target.key, target.hash, expect, false)
+            .push(target.key, target.hash, expect, Role::Append, 0)
             .map_err(|e| refused(e, target.key))
             .and_then(|()| add_events(&mut request, target.key, expect, first, events))
             .and_then(|()| finish(&mut request, None, bytes_max))
@@ -150,8 +152,7 @@ impl Shard {
         let plan = &mut request.payload.plan;
         for index in 0..plan.parts.len() {
             let mut part = plan.parts[index];
-            let key = plan.key(&part);
-            part.slot = part.slot.or_else(|| self.find(part.hash, SlotKey::Aggregate(key)));
+            part.slot = part.slot.or_else(|| self.find(part.hash, plan.slot_key(&part)));
             plan.parts[index] = part;
         }
         if let Some((client, _)) = client {
@@ -163,7 +164,7 @@ impl Shard {
     fn locate_client(&self, plan: &mut Plan, client: u128) {
         for index in 0..plan.parts.len() {
             let part = plan.parts[index];
-            if !part.check && part.client.is_none() {
+            if part.appends() && part.client.is_none() {
                 let key = SlotKey::Client(client, plan.key(&part));
                 plan.parts[index].client = self.find(self.index.hash(key), key);
             }
@@ -176,13 +177,12 @@ impl Shard {
         let plan = &mut request.payload.plan;
         for index in 0..plan.parts.len() {
             let mut part = plan.parts[index];
-            let key = plan.key(&part);
             if part.slot.is_none() {
-                let made = self.index.insert(part.hash, SlotKey::Aggregate(key));
+                let made = self.index.insert(part.hash, plan.slot_key(&part));
                 part.slot = Some(made.map_err(out_of_memory)?.0);
             }
-            if let Some((client, _)) = client.filter(|_| !part.check && part.client.is_none()) {
-                let key = SlotKey::Client(client, key);
+            if let Some((client, _)) = client.filter(|_| part.appends() && part.client.is_none()) {
+                let key = SlotKey::Client(client, plan.key(&part));
                 let made = self.index.insert(self.index.hash(key), key);
                 part.client = Some(made.map_err(out_of_memory)?.0);
             }
@@ -218,7 +218,7 @@ impl Shard {
                     return Ok(Considered::Replay);
                 }
             }
-            return Err(self.conflict(plan.key(&part), part.expect, part.seen));
+            return Err(self.conflict(part.role, plan.key(&part), part.expect, part.seen));
         }
         Ok(Considered::Holds)
     }
@@ -236,7 +236,7 @@ impl Shard {
         // still mixed the second time was so at one moment, since sequences only grow.
         for _look in 0..2 {
             let (mut all, mut higher, mut newest) = (0, 0, 0);
-            for part in plan.parts.iter_mut().filter(|part| !part.check) {
+            for part in plan.parts.iter_mut().filter(|part| part.appends()) {
                 part.client_seen = look_at(part.client, guard);
                 all += 1;
                 higher += usize::from(part.client_seen.version < wanted);
@@ -251,19 +251,29 @@ impl Shard {
             self.locate_client(plan, client);
         }
         let seen =
-            plan.parts.iter().filter(|part| !part.check && part.client_seen.version >= wanted);
+            plan.parts.iter().filter(|part| part.appends() && part.client_seen.version >= wanted);
         Err(unanswerable(sequence).with_keys(seen.map(|part| plan.key(part))))
     }
 
-    /// What a condition that does not hold is told. A shard that takes no more writes says so instead: what it saw may
-    /// be a write that never became durable.
-    fn conflict(self: &Arc<Self>, key: &[u8], expect: Expect, seen: Look) -> Error {
+    /// What a write is told whose condition on a slot does not hold. A shard that takes no more writes says so instead:
+    /// what it saw may be a write that never became durable.
+    fn conflict(
+        self: &Arc<Self>,
+        role: Role,
+        key: &[u8],
+        expect: Expect,
+        Look { version, settled, .. }: Look,
+    ) -> Error {
         if let Err(closed) = self.links.intake.check_open() {
             return closed;
         }
         self.links.counters.count_conflict();
+        let error = match role {
+            Role::Checkpoint => moved(key, expect, version, settled),
+            _ => Error::condition(key, expect, version, settled),
+        };
         let place: Weak<Shard> = Arc::downgrade(self);
-        Error::condition(key, expect, seen.version, seen.settled).lost_at(place)
+        error.lost_at(place)
     }
 
     /// Looks, submits and decides, until the write is accepted or a condition does not hold.
@@ -389,17 +399,18 @@ fn fill_in(request: &mut Request, client: Option<(u128, u64)>, group: u8) -> Res
     for (index, part) in plan.parts.iter().enumerate() {
         let Some(slot) = part.slot else { continue };
         let Look { tick, version, .. } = part.seen;
-        let (after, tag) = if part.check {
-            (version, Tag::Check)
-        } else {
-            let after = version.checked_add(1).ok_or_else(|| exhausted(plan.key(part)))?;
-            (after, Tag::Append(index as u32))
+        let next = || version.checked_add(1).ok_or_else(|| exhausted(plan.key(part)));
+        let (after, stated, tag) = match part.role {
+            Role::Append => (next()?, version + 1, Tag::Append(index as u32)),
+            Role::Check => (version, version, Tag::Check),
+            Role::Checkpoint => (part.stated, part.stated, Tag::Checkpoint(index as u32)),
+            Role::Snapshot => (next()?, part.stated, Tag::Snapshot(index as u32)),
         };
         entries.push(Entry::new(slot, tick, version, after, tag.encode()));
         if *kind == Kind::Record {
-            record.set_version(index, after);
+            record.set_version(index, stated);
         }
-        if let (Some(slot), Some((_, sequence)), false) = (part.client, client, part.check) {
+        if let (Some(slot), Some((_, sequence)), true) = (part.client, client, part.appends()) {
             let Look { tick, version, .. } = part.client_seen;
             entries.push(Entry::new(slot, tick, version, sequence + 1, Tag::Client.encode()));
         }
@@ -408,11 +419,11 @@ fn fill_in(request: &mut Request, client: Option<(u128, u64)>, group: u8) -> Res
         let asked = cell.asked_mut();
         asked.group = group;
         asked.clear();
-        for part in plan.parts.iter().filter(|part| !part.check) {
+        for part in plan.parts.iter().filter(|part| part.appends()) {
             let pushed = asked.push_appended(plan.key(part), part.seen.version + 1);
             pushed.map_err(|e| refused(e, plan.key(part)))?;
         }
-        for part in plan.parts.iter().filter(|part| part.check) {
+        for part in plan.parts.iter().filter(|part| part.checks()) {
             let pushed = asked.push_checked(plan.key(part), part.seen.version);
             pushed.map_err(|e| refused(e, plan.key(part)))?;
         }

@@ -4,6 +4,8 @@ use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::expect::Expect;
 use crate::format::{EncodeError, Role};
+use crate::id::Position;
+use crate::key::Shown;
 use crate::limits;
 use crate::reserve::slot::client_version;
 use crate::writer::request::{Kind, Request};
@@ -44,6 +46,35 @@ pub(super) fn add_events(
         push(&event)?;
     }
     Ok(())
+}
+
+/// Encodes a part that moves a checkpoint.
+pub(super) fn add_checkpoint(
+    request: &mut Request,
+    name: &[u8],
+    from: Expect,
+) -> Result<(), Error> {
+    let record = &mut request.payload.record;
+    record.begin_part(Role::Checkpoint, from, name).map_err(|e| refused(e, name))
+}
+
+/// A checkpoint stands elsewhere than the write expects.
+pub(super) fn moved(name: &[u8], expect: Expect, found: u64, settled: bool) -> Error {
+    let at = |raw| match Position::from_raw(raw) {
+        Position::START => "none".to_owned(),
+        position => format!("it at {position}"),
+    };
+    let expected = if let Expect::Version(from) = expect { from } else { 0 };
+    let pending = if settled { "" } else { ", not yet durable" };
+    Error::new(
+        ErrorKind::Conflict,
+        format!(
+            "checkpoint {}: expected {}, found {}{pending}; another instance has moved it: read it again, and the log from there",
+            Shown(name),
+            at(expected),
+            at(found),
+        ),
+    )
 }
 
 pub(super) fn no_events(key: &[u8]) -> Error {
@@ -99,7 +130,7 @@ pub(super) fn finish(
         return Err(no_such_sequence());
     }
     let payload = &mut request.payload;
-    if payload.plan.parts.iter().all(|part| part.check) {
+    if payload.plan.parts.iter().all(|part| part.checks()) {
         payload.kind = Kind::Watch;
         return Ok(());
     }

@@ -6,6 +6,7 @@ use super::look_at;
 use super::record::{no_such_sequence, refused};
 use crate::error::{Error, ErrorKind};
 use crate::expect::Expect;
+use crate::format::Role;
 use crate::index::SlotKey;
 use crate::read::RecordedWrite;
 use crate::reserve::slot::client_version;
@@ -51,7 +52,7 @@ impl Replay {
 
     fn answer(&self, write: &RecordedWrite) -> Result<Committed, Error> {
         let mut asked = Asked::default();
-        for part in write.parts().filter(|part| !part.is_check()) {
+        for part in write.parts().filter(|part| part.role() == Role::Append) {
             let pushed = asked.push_appended(part.key(), part.version());
             pushed.map_err(|e| refused(e, part.key()))?;
         }
@@ -59,7 +60,8 @@ impl Replay {
             let pushed = asked.push_checked(part.key(), part.version());
             pushed.map_err(|e| refused(e, part.key()))?;
         }
-        let appended = |key: &[u8]| write.parts().any(|part| !part.is_check() && part.key() == key);
+        let appended =
+            |key: &[u8]| write.parts().any(|part| part.role() == Role::Append && part.key() == key);
         if !self.keys.iter().all(|key| appended(key)) {
             return Err(self.unanswerable());
         }
@@ -84,7 +86,7 @@ impl Shard {
         let keys: Vec<Box<[u8]>> = plan
             .parts
             .iter()
-            .filter(|part| !part.check)
+            .filter(|part| part.appends())
             .map(|part| plan.key(part).into())
             .collect();
         let slot = plan.parts.iter().find_map(|part| part.client);
@@ -114,7 +116,7 @@ impl Shard {
                 higher.push(key);
             } else if seen == wanted {
                 let plan = &mut request.payload.plan;
-                plan.push(key, hash, Expect::Any, false).map_err(|e| refused(e, key))?;
+                plan.push(key, hash, Expect::Any, Role::Append, 0).map_err(|e| refused(e, key))?;
                 if let Some(part) = plan.parts.last_mut() {
                     part.client = Some(slot);
                 }

@@ -12,6 +12,7 @@
 //! is in that order), and a refusal after a barrier behind it.
 
 mod execution;
+mod snapshot;
 mod state;
 mod states;
 
@@ -228,13 +229,18 @@ impl<'a, S: State> Executor<'a, S> {
         shard.made_before(keys, client)
     }
 
-    /// Starts from a state that was kept, if there is one.
+    /// Starts from a state that was kept, or from a snapshot, if there is one.
     fn recall(&self, shard: &Shard, subject: &mut Subject, state: &mut S) {
         subject.slot = subject.slot.or_else(|| find(shard, subject));
-        let (Some(slot), Some(kept)) = (subject.slot, self.kept) else { return };
-        if let Some(recalled) = kept.recall(slot) {
+        let Some(slot) = subject.slot else { return };
+        if let Some(recalled) = self.kept.and_then(|kept| kept.recall(slot)) {
             (subject.version, subject.snapshot) = (recalled.version, recalled.snapshot);
             *state = recalled.state;
+        } else if S::SNAPSHOT_EVERY > 0
+            && let Some((version, decoded)) = snapshot::load(shard, slot)
+        {
+            (subject.version, subject.snapshot) = (version, version);
+            *state = decoded;
         }
     }
 
@@ -246,6 +252,11 @@ impl<'a, S: State> Executor<'a, S> {
         let Folded { version, quiet } =
             shard.read.fold(slot, before, &mut |event| state.apply(event))?;
         (subject.version, subject.quiet) = (version, quiet);
+        if S::SNAPSHOT_EVERY > 0 && version - subject.snapshot >= S::SNAPSHOT_EVERY {
+            subject.snapshot = version;
+            let target = subject.target();
+            snapshot::save(shard, &target, version, state, self.store.write_bytes_max());
+        }
         if let Some(kept) = self.kept.filter(|_| version > before) {
             kept.keep(slot, version, subject.snapshot, state);
         }
@@ -266,12 +277,7 @@ impl<'a, S: State> Executor<'a, S> {
             )));
         }
         if let ([subject], None) = (subjects, self.client) {
-            let target = Target {
-                key: subject.key.as_bytes(),
-                hash: subject.hash,
-                slot: subject.slot,
-                looked: true,
-            };
+            let target = subject.target();
             let events = &mut decisions.into_iter().flatten();
             let bytes_max = self.store.write_bytes_max();
             return shard.append(&target, subject.expect(), events, bytes_max, Patience::Wait);
@@ -309,6 +315,10 @@ impl<'a, S: State> Executor<'a, S> {
 }
 
 impl Subject {
+    fn target(&self) -> Target<'_> {
+        Target { key: self.key.as_bytes(), hash: self.hash, slot: self.slot, looked: true }
+    }
+
     fn expect(&self) -> Expect {
         if self.version == 0 { Expect::Absent } else { Expect::Version(self.version) }
     }

@@ -29,8 +29,11 @@ use crate::read::{Read, Recorded};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait State: Default {
-    /// Executions save a snapshot when so many versions have come since the last one they know of; 0: never. They do
-    /// so beside the write, not before it, and leave it if the store is busy.
+    /// Executions save a snapshot when so many versions have come since the last one they know of, beside their write and
+    /// only if the store has room; and they start their fold from the one that was saved last. 0: they do neither.
+    /// `u64::MAX`: they only use what somebody else has saved ([`Store::save_snapshot`](crate::Store::save_snapshot)).
+    ///
+    /// A snapshot that can't be used is ignored, with a line in the log (`tracing`).
     const SNAPSHOT_EVERY: u64 = 0;
 
     /// Takes in the next event. Events come in order, each once. It can't refuse: they have happened.

@@ -63,10 +63,12 @@ pub struct RecordEncoder {
     body: Buffer<BODY_INLINE>,
     parts: usize,
     events: u32,
-    /// The last part's own, and whether it takes events.
+    /// The last part's own.
     part_events: u32,
     part_start: usize,
-    appends: bool,
+    part_role: Option<Role>,
+    /// Some part does more than check.
+    changes: bool,
     finished: bool,
 }
 
@@ -87,7 +89,8 @@ impl RecordEncoder {
         self.events = 0;
         self.part_events = 0;
         self.part_start = 0;
-        self.appends = false;
+        self.part_role = None;
+        self.changes = false;
         self.finished = false;
     }
 
@@ -101,7 +104,8 @@ impl RecordEncoder {
         self.events = other.events;
         self.part_events = other.part_events;
         self.part_start = other.part_start;
-        self.appends = other.appends;
+        self.part_role = other.part_role;
+        self.changes = other.changes;
         self.finished = other.finished;
         Ok(())
     }
@@ -112,7 +116,8 @@ impl RecordEncoder {
         self.head.heap_bytes() + self.keys.heap_bytes() + self.body.heap_bytes()
     }
 
-    /// Begins the part of one aggregate. The keys of a record's parts are all different: that is the caller's business.
+    /// Begins the part of one aggregate, or of one checkpoint. The aggregates of a record's parts are all different, and
+    /// so are its checkpoints: that is the caller's business.
     #[inline]
     pub fn begin_part(
         &mut self,
@@ -121,6 +126,15 @@ impl RecordEncoder {
         key: &[u8],
     ) -> Result<(), EncodeError> {
         self.end_part()?;
+        if self.parts > 0 && (self.is_snapshot() || role == Role::Snapshot) {
+            return Err(EncodeError::Incomplete("a snapshot has another part beside it"));
+        }
+        if role == Role::Checkpoint && !matches!(expect, Expect::Version(_)) {
+            return Err(EncodeError::Incomplete("a checkpoint is not moved from a position"));
+        }
+        if role == Role::Snapshot && expect != Expect::Any {
+            return Err(EncodeError::Incomplete("a snapshot has a condition"));
+        }
         if self.parts == AGGREGATES_PER_WRITE_MAX {
             return Err(EncodeError::Limit("number of aggregates"));
         }
@@ -135,15 +149,19 @@ impl RecordEncoder {
         self.parts += 1;
         self.part_events = 0;
         self.part_start = self.body.len();
-        self.appends = role == Role::Append;
+        self.part_role = Some(role);
+        self.changes |= role != Role::Check;
         self.fits(0)
     }
 
-    /// Adds an event to the part that was begun last.
+    /// Adds an event to the part that was begun last. To that of a snapshot one, for its bytes.
     #[inline]
     pub fn push_event(&mut self, event: &Event) -> Result<(), EncodeError> {
-        if self.finished || !self.appends {
+        if self.finished || !self.part_role.is_some_and(Role::has_events) {
             return Err(EncodeError::Incomplete("an event outside a part that appends"));
+        }
+        if self.is_snapshot() && self.part_events > 0 {
+            return Err(EncodeError::Incomplete("a snapshot has a second event"));
         }
         if self.events as usize == EVENTS_PER_WRITE_MAX {
             return Err(EncodeError::Limit("number of events"));
@@ -159,8 +177,11 @@ impl RecordEncoder {
     /// Completes the record: all but versions, links, time and the head's checksum.
     pub fn finish(&mut self, client: Option<(u128, u64)>) -> Result<(), EncodeError> {
         self.end_part()?;
-        if self.events == 0 {
-            return Err(EncodeError::Incomplete("no part appends"));
+        if !self.changes {
+            return Err(EncodeError::Incomplete("no part does more than check"));
+        }
+        if self.is_snapshot() && client.is_some() {
+            return Err(EncodeError::Incomplete("a snapshot has a client"));
         }
         let head_bytes = self.head_bytes();
         let mut key_offset = self.head.len();
@@ -191,8 +212,8 @@ impl RecordEncoder {
         Ok(())
     }
 
-    /// States a part's version: the one after the write, or the one that a check has seen. Each attempt to reserve sets
-    /// it anew.
+    /// States a part's version: the one after the write, the one that a check has seen or a snapshot stands for, the
+    /// position that a checkpoint is moved to. Each attempt to reserve sets it anew.
     #[inline]
     pub fn set_version(&mut self, part: usize, version: u64) {
         debug_assert!(part < self.parts, "part {part} of {}", self.parts);
@@ -222,11 +243,16 @@ impl RecordEncoder {
         self.head_bytes() + self.body.len()
     }
 
-    /// How many events it has.
+    /// How many events it appends. The bytes of a snapshot are none.
     #[inline]
     #[must_use]
     pub fn events(&self) -> u32 {
-        self.events
+        if self.is_snapshot() { 0 } else { self.events }
+    }
+
+    #[inline]
+    fn is_snapshot(&self) -> bool {
+        self.part_role == Some(Role::Snapshot)
     }
 
     #[inline]
@@ -248,7 +274,7 @@ impl RecordEncoder {
         if self.finished {
             return Err(EncodeError::Incomplete("it is finished already"));
         }
-        if self.appends && self.part_events == 0 {
+        if self.part_role.is_some_and(Role::has_events) && self.part_events == 0 {
             return Err(EncodeError::Incomplete("a part that appends has no events"));
         }
         let bytes = (self.body.len() - self.part_start) as u32;
@@ -274,7 +300,7 @@ impl fmt::Debug for RecordEncoder {
 }
 
 /// States where the versions before a part's own are. `head` is a finished head, where it will be written from. A part
-/// that only checks has no links.
+/// that only checks has no links; those of checkpoints and snapshots have no `skip`.
 pub fn set_links(head: &mut [u8], part: usize, prev: Position, skip: Position) {
     if let Some(line) = line_mut(head, part) {
         part::set_links(line, prev, skip);

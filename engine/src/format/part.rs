@@ -1,19 +1,23 @@
 //! One aggregate's part in a record: a line of the table in the record's head.
 //!
 //! ```text
-//!  0  u64  version: after the write (append), or the one that was seen (check)
-//!  8  u64  prev: position of the record of the version before; 0 = there is none
+//!  0  u64  version: after the write (append), the one that was seen (check), the position that the checkpoint is moved
+//!          to, or the version that the snapshot stands for
+//!  8  u64  prev: position of the record of the version before, or of the record that moved the checkpoint or held a
+//!          snapshot of the aggregate before; 0 = there is none
 //! 16  u64  skip: position of the newest version before that is divisible by 64; 0 = there is none
 //! 24  u64  the number of the condition `version n`, else 0
 //! 32  u32  key offset, counted from the start of the record
 //! 36  u32  length of its events
 //! 40  u32  number of its events
 //! 44  u16  key length
-//! 46  u8   role: 1 = append, 2 = check
+//! 46  u8   role: 1 = append, 2 = check, 3 = checkpoint, 4 = snapshot
 //! 47  u8   condition: 0 = any, 1 = exists, 2 = absent, 3 = version n
 //! ```
 //!
-//! A part that only checks has no events and no links.
+//! A part that only checks has no events and no links. That of a checkpoint has the checkpoint's name as key, no events,
+//! no `skip`, and as condition the position that it was moved from, 0 if there was none. That of a snapshot has one event,
+//! whose data are the snapshot's bytes, no `skip` and no condition; it stands in its record alone.
 
 use std::fmt;
 
@@ -40,28 +44,45 @@ const KEY_BYTES: usize = 44;
 const ROLE: usize = 46;
 const CONDITION: usize = 47;
 
-/// What a write does to an aggregate.
+/// What a part of a write is for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 #[repr(u8)]
 pub enum Role {
-    /// Adds a version.
+    /// Appends events to an aggregate: adds a version.
     Append = 1,
-    /// Demands a condition and changes nothing.
+    /// Demands a condition of an aggregate and changes nothing.
     Check = 2,
+    /// Moves a checkpoint from one position to another.
+    Checkpoint = 3,
+    /// Keeps a snapshot of an aggregate, which adds no version.
+    Snapshot = 4,
 }
 
-/// One aggregate's part in a write.
+impl Role {
+    /// Whether the part demands or changes the version of an aggregate.
+    pub(crate) const fn is_versioned(self) -> bool {
+        matches!(self, Role::Append | Role::Check)
+    }
+
+    /// Whether the part has events: one for the bytes of a snapshot.
+    pub(super) const fn has_events(self) -> bool {
+        matches!(self, Role::Append | Role::Snapshot)
+    }
+}
+
+/// One aggregate's part in a write, or one checkpoint's.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PartView<'a> {
     /// Which part of the record, counted from 0.
     pub index: usize,
-    /// What the write does to the aggregate.
+    /// What it is for.
     pub role: Role,
     /// The condition that held.
     pub expect: Expect,
-    /// The aggregate's key.
+    /// The aggregate's key, or the checkpoint's name.
     pub key: &'a [u8],
-    /// The version after the write, or the one a check has seen.
+    /// The version after the write, the one a check has seen or a snapshot stands for; where a checkpoint is moved to.
     pub version: u64,
     /// How many events.
     pub events: u32,
@@ -69,7 +90,7 @@ pub struct PartView<'a> {
     pub events_bytes: u32,
     /// Where they start, counted from the start of the record.
     pub events_at: usize,
-    /// The record of the version before.
+    /// The record of the version before, or of the checkpoint or snapshot before.
     pub prev: Position,
     /// The record of the newest version before this one that is divisible by 64.
     pub skip: Position,
@@ -221,6 +242,8 @@ const fn role_of(number: u8) -> Option<Role> {
     match number {
         1 => Some(Role::Append),
         2 => Some(Role::Check),
+        3 => Some(Role::Checkpoint),
+        4 => Some(Role::Snapshot),
         _ => None,
     }
 }
@@ -238,21 +261,33 @@ fn expect_of(line: &Line) -> Option<Expect> {
 
 /// What must hold within one part, wherever its record stands.
 fn check(part: &PartView<'_>) -> Result<(), Damage> {
+    if part.role.has_events() {
+        let most = if part.role == Role::Snapshot { 1 } else { EVENTS_PER_WRITE_MAX };
+        within("number of events", part.events.into(), 1, most as u64)?;
+        let least = u64::from(part.events) * EVENT_BYTES_MIN as u64;
+        let events_bytes = part.events_bytes.into();
+        within("length of a part's events", events_bytes, least, WRITE_BYTES_MAX as u64)?;
+        matches("alignment of a part's events", events_bytes % ALIGN as u64, 0)?;
+    } else {
+        matches("number of events of a part that has none", part.events.into(), 0)?;
+        matches("length of the events of a part that has none", part.events_bytes.into(), 0)?;
+    }
+    if part.role != Role::Append {
+        matches("link to a version divisible by 64", part.skip.get(), 0)?;
+    }
     let before = match part.role {
         Role::Append => {
             within("version", part.version, 1, u64::MAX)?;
-            within("number of events", part.events.into(), 1, EVENTS_PER_WRITE_MAX as u64)?;
-            let least = u64::from(part.events) * EVENT_BYTES_MIN as u64;
-            let events_bytes = part.events_bytes.into();
-            within("length of a part's events", events_bytes, least, WRITE_BYTES_MAX as u64)?;
-            matches("alignment of a part's events", events_bytes % ALIGN as u64, 0)?;
             part.version - 1
         }
         Role::Check => {
-            matches("number of events of a check", part.events.into(), 0)?;
-            matches("length of a check's events", part.events_bytes.into(), 0)?;
-            matches("link of a check", part.prev.get() | part.skip.get(), 0)?;
+            matches("link of a check", part.prev.get(), 0)?;
             part.version
+        }
+        Role::Checkpoint => return check_moved(part),
+        Role::Snapshot => {
+            within("version of a snapshot", part.version, 1, u64::MAX)?;
+            return matches("condition of a snapshot", (part.expect != Expect::Any).into(), 0);
         }
     };
     if !part.expect.holds(before) {
@@ -261,7 +296,25 @@ fn check(part: &PartView<'_>) -> Result<(), Damage> {
     Ok(())
 }
 
+/// A checkpoint is moved on, from the position that is its condition.
+fn check_moved(part: &PartView<'_>) -> Result<(), Damage> {
+    let Expect::Version(from) = part.expect else {
+        return Err(Damage::Condition { expected: part.expect, found: part.version });
+    };
+    if part.version <= from {
+        let (least, most) = (from.saturating_add(1), u64::MAX);
+        return Err(Damage::Bounds {
+            what: "checkpoint's position",
+            found: part.version,
+            least,
+            most,
+        });
+    }
+    Ok(())
+}
+
 /// What must hold of the links of a part whose record stands at `position`: they lead back, and from version 1 nowhere.
+/// That of a checkpoint leads somewhere if, and only if, it has been moved before.
 pub(super) fn check_links(part: &PartView<'_>, position: Position) -> Result<(), Damage> {
     if part.prev >= position {
         return Err(Damage::Bounds {
@@ -274,6 +327,14 @@ pub(super) fn check_links(part: &PartView<'_>, position: Position) -> Result<(),
     within("link to a version divisible by 64", part.skip.get(), 0, part.prev.get())?;
     if part.role == Role::Append && part.version == 1 {
         matches("link before version 1", part.prev.get(), 0)?;
+    }
+    if part.role == Role::Checkpoint {
+        let first = part.expect == Expect::Version(0);
+        matches(
+            "link before a checkpoint's first record",
+            part.prev.is_none().into(),
+            first.into(),
+        )?;
     }
     Ok(())
 }

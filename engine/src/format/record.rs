@@ -11,10 +11,13 @@
 //! 56  u8    kind: 1 = write
 //! 57  u8    flags: 1 = has a client
 //! 58  u16   number of parts, 1 to 256
-//! 60  u32   number of events, 1 to 65,535
+//! 60  u32   number of events, 0 to 65,535
 //! 64  part table, 48 bytes a part; then the keys in the same order, end to end, and zeros to 8
 //!     body: the events of the first part, of the second, …
 //! ```
+//!
+//! At least one part does something other than check. A part of a snapshot is the only one of its record, which has no
+//! client.
 //!
 //! The head can be trusted without the body: it states the body's checksum and is covered by its own. A view is made
 //! only of bytes whose head was checked whole, so everything it answers from the head it can answer without an error;
@@ -27,8 +30,8 @@ use crate::format::bytes::{
 };
 use crate::format::checksum;
 use crate::format::damage::{Damage, matches, within};
-use crate::format::event::{self, EVENT_BYTES_MIN, EventView};
-use crate::format::part::{self, PART_BYTES, PART_TABLE, PartView, Place};
+use crate::format::event::{self, EventView};
+use crate::format::part::{self, PART_BYTES, PART_TABLE, PartView, Place, Role};
 use crate::id::Position;
 use crate::limits::{
     AGGREGATES_PER_WRITE_MAX, EVENTS_PER_WRITE_MAX, KEY_BYTES_MAX, WRITE_BYTES_MAX,
@@ -51,8 +54,8 @@ pub(super) const HAS_CLIENT: u8 = 1;
 
 const HEAD_BYTES_MIN: usize = aligned(PART_TABLE + PART_BYTES + 1);
 const HEAD_BYTES_MAX: usize = PART_TABLE + AGGREGATES_PER_WRITE_MAX * (PART_BYTES + KEY_BYTES_MAX);
-/// The least a record takes: one part with a key of one byte and the smallest event.
-pub(super) const RECORD_BYTES_MIN: usize = HEAD_BYTES_MIN + EVENT_BYTES_MIN;
+/// The least a record takes: one checkpoint with a name of one byte.
+pub(super) const RECORD_BYTES_MIN: usize = HEAD_BYTES_MIN;
 
 /// How long a record says it is, before anything of it was verified: enough to read the rest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -175,16 +178,24 @@ impl<'a> RecordView<'a> {
         let parts = u16_at(head, PARTS);
         within("number of parts", parts.into(), 1, AGGREGATES_PER_WRITE_MAX as u64)?;
         let events = u32_at(head, EVENTS);
-        within("number of events", events.into(), 1, EVENTS_PER_WRITE_MAX as u64)?;
+        within("number of events", events.into(), 0, EVENTS_PER_WRITE_MAX as u64)?;
 
         let parts = usize::from(parts);
         let mut place = Place::first(parts, lengths.head);
         let mut events_sum = 0_u64;
+        let (mut changes, mut snapshots) = (0_u64, 0_u64);
         for _ in 0..parts {
             let part = part::decode(head, place)?;
             check(&part)?;
             events_sum += u64::from(part.events);
+            changes += u64::from(part.role != Role::Check);
+            snapshots += u64::from(part.role == Role::Snapshot);
             place = place.behind(&part);
+        }
+        within("number of parts that do more than check", changes, 1, parts as u64)?;
+        if snapshots > 0 {
+            matches("number of parts beside a snapshot", parts as u64, 1)?;
+            matches("client of a snapshot", flags.into(), 0)?;
         }
         matches("record head length", lengths.head as u64, aligned(place.key_offset) as u64)?;
         if !is_zero(head.get(place.key_offset..).unwrap_or_default()) {
@@ -242,10 +253,11 @@ impl<'a> RecordView<'a> {
             .then(|| (u128_at(self.bytes, CLIENT), u64_at(self.bytes, CLIENT_SEQUENCE)))
     }
 
-    /// How many events all parts have.
+    /// How many events all parts append. The bytes of a snapshot are none.
     #[must_use]
     pub fn events(&self) -> u32 {
-        u32_at(self.bytes, EVENTS)
+        let snapshot = self.part(0).is_some_and(|part| part.role == Role::Snapshot);
+        if snapshot { 0 } else { u32_at(self.bytes, EVENTS) }
     }
 
     /// How many parts there are.
@@ -272,10 +284,16 @@ impl<'a> RecordView<'a> {
         self.parts().nth(index)
     }
 
-    /// The part of one aggregate.
+    /// The part that appends to an aggregate or checks it.
     #[must_use]
     pub fn find_part(&self, key: &[u8]) -> Option<PartView<'a>> {
-        self.parts().find(|part| part.key == key)
+        self.parts().find(|part| part.key == key && part.role.is_versioned())
+    }
+
+    /// The part with this role and this key or name.
+    #[must_use]
+    pub fn find_role(&self, role: Role, key: &[u8]) -> Option<PartView<'a>> {
+        self.parts().find(|part| part.key == key && part.role == role)
     }
 
     /// The events of one part; none for a part that there is not.

@@ -66,15 +66,34 @@ fn part() -> impl Strategy<Value = Part> {
     )
 }
 
-fn record() -> impl Strategy<Value = Record> {
-    let parts = vec(part(), 1..6).prop_filter("something is appended", |parts| {
-        parts.iter().any(|part| part.role == Role::Append)
-    });
-    (parts, any::<Option<(u128, u64)>>(), any::<i64>()).prop_map(|(parts, client, time)| Record {
-        parts,
-        client,
-        time,
+fn checkpoint() -> impl Strategy<Value = Part> {
+    let positions = (prop_oneof![Just(0), any::<u64>()], any::<u64>());
+    let positions = positions.prop_filter("they differ", |(one, other)| one != other);
+    (vec(any::<u8>(), 1..40), positions, 1..3_u64 << 32).prop_map(|(name, (one, other), prev)| {
+        let (from, to) = (one.min(other), one.max(other));
+        let prev = Position::from_raw(if from == 0 { 0 } else { prev });
+        Part::checkpoint(&name, Position::from_raw(from), Position::from_raw(to), prev)
     })
+}
+
+fn snapshot() -> impl Strategy<Value = Part> {
+    let key = vec(any::<u8>(), 1..40);
+    (key, 1..=u64::MAX, 0..3_u64 << 32, vec(any::<u8>(), 0..300)).prop_map(
+        |(key, version, prev, bytes)| {
+            Part::snapshot(&key, version, Position::from_raw(prev), &bytes)
+        },
+    )
+}
+
+fn record() -> impl Strategy<Value = Record> {
+    let parts = vec(prop_oneof![3 => part(), 1 => checkpoint()], 1..6);
+    let parts = parts.prop_filter("something is changed", |parts| {
+        parts.iter().any(|part| part.role != Role::Check)
+    });
+    let write = (parts, any::<Option<(u128, u64)>>());
+    let snapshot = snapshot().prop_map(|part| (vec![part], None));
+    (prop_oneof![9 => write, 1 => snapshot], any::<i64>())
+        .prop_map(|((parts, client), time)| Record { parts, client, time })
 }
 
 fn assert_same(record: &Record, view: &RecordView<'_>) {
@@ -82,7 +101,8 @@ fn assert_same(record: &Record, view: &RecordView<'_>) {
     assert_eq!(view.time(), record.time);
     assert_eq!(view.part_count(), record.parts.len());
     assert_eq!(view.verify_events(), Ok(()));
-    let total = record.parts.iter().map(|part| part.events.len()).sum::<usize>();
+    let appended = record.parts.iter().filter(|part| part.role == Role::Append);
+    let total = appended.map(|part| part.events.len()).sum::<usize>();
     assert_eq!(view.events() as usize, total);
     for (index, part) in record.parts.iter().enumerate() {
         let found = view.part(index).unwrap();
@@ -116,7 +136,13 @@ proptest! {
         assert_same(&record, &view);
         assert_same(&record, &RecordView::parse_trusted(&bytes).unwrap());
         for part in view.parts() {
-            prop_assert_eq!(view.find_part(part.key).unwrap().key, part.key);
+            let found = view.find_role(part.role, part.key).unwrap();
+            prop_assert_eq!((found.role, found.key), (part.role, part.key));
+            if let Some(found) = view.find_part(part.key) {
+                prop_assert!(found.key == part.key && found.role.is_versioned());
+            } else {
+                prop_assert!(!part.role.is_versioned());
+            }
         }
         prop_assert!(view.find_part(b"no such key, longer than any that is drawn for a test").is_none());
     }
@@ -172,7 +198,12 @@ proptest! {
 
 #[test]
 fn no_flipped_bit_in_a_flush_passes() {
-    let segment = samples::one_of_everything();
+    for segment in [samples::one_of_everything(), samples::checkpoints_and_snapshots()] {
+        no_flipped_bit_passes(&segment);
+    }
+}
+
+fn no_flipped_bit_passes(segment: &Segment) {
     let intact: Vec<_> = Scan::new(&segment.bytes, &segment.header, Depth::Everything).collect();
     for bit in 512 * 8..segment.at * 8 {
         let mut bytes = segment.bytes.clone();
@@ -306,9 +337,24 @@ fn a_record_of_another_place_or_use_is_refused() {
     }
 }
 
-/// Changes one field of a sample record's head, seals it again, and says what the reader makes of it.
-fn changed(at: usize, value: &[u8]) -> Damage {
-    let mut bytes = Record::new(vec![
+/// Changes one field of a record's head, seals it again, and says what the reader makes of it.
+fn changed(record: &Record, at: usize, value: &[u8]) -> Damage {
+    let mut bytes = record.encode(SALT, HERE);
+    assert!(RecordView::parse(&bytes, SALT, HERE).is_ok());
+    bytes[at..at + value.len()].copy_from_slice(value);
+    let head_bytes = Lengths::read(&bytes).unwrap().head;
+    seal(&mut bytes[..head_bytes], record.time, SALT, HERE);
+    RecordView::parse(&bytes, SALT, HERE).unwrap_err()
+}
+
+/// The first part's line in a head.
+const FIRST: usize = 64;
+
+#[test]
+fn what_a_valid_checksum_covers_is_checked_too() {
+    const SECOND: usize = FIRST + 48;
+    const KEYS: usize = SECOND + 48;
+    let record = Record::new(vec![
         Part::append(
             b"k",
             Expect::Version(4),
@@ -317,19 +363,7 @@ fn changed(at: usize, value: &[u8]) -> Damage {
             vec![Event::new("E", "")],
         ),
         Part::check(b"l", Expect::Absent, 0),
-    ])
-    .encode(SALT, HERE);
-    bytes[at..at + value.len()].copy_from_slice(value);
-    let head_bytes = Lengths::read(&bytes).unwrap().head;
-    seal(&mut bytes[..head_bytes], 0, SALT, HERE);
-    RecordView::parse(&bytes, SALT, HERE).unwrap_err()
-}
-
-#[test]
-fn what_a_valid_checksum_covers_is_checked_too() {
-    const FIRST: usize = 64;
-    const SECOND: usize = FIRST + 48;
-    const KEYS: usize = SECOND + 48;
+    ]);
     for (at, value, unsupported) in [
         (56, &[2][..], true),                          // record kind
         (57, &[2], true),                              // record flags
@@ -349,7 +383,10 @@ fn what_a_valid_checksum_covers_is_checked_too() {
         (FIRST + 40, &0_u32.to_le_bytes(), false),     // an append without events
         (FIRST + 44, &0_u16.to_le_bytes(), false),     // no key
         (FIRST + 44, &2000_u16.to_le_bytes(), false),  // a key too long
-        (FIRST + 46, &[3], true),                      // role
+        (FIRST + 46, &[5], true),                      // role
+        (FIRST + 46, &[2], false),                     // events of a check
+        (FIRST + 46, &[3], false),                     // events of a checkpoint
+        (FIRST + 46, &[4], false),                     // a snapshot beside a check
         (FIRST + 47, &[4], true),                      // condition
         (FIRST + 47, &[0], false),                     // a number without its condition
         (SECOND, &1_u64.to_le_bytes(), false),         // a check whose condition fails
@@ -359,10 +396,73 @@ fn what_a_valid_checksum_covers_is_checked_too() {
         (SECOND + 40, &1_u32.to_le_bytes(), false),    // events of a check
         (KEYS + 2, &[1], false),                       // padding
     ] {
-        let damage = changed(at, value);
+        let damage = changed(&record, at, value);
         assert!(!matches!(damage, Damage::Checksum { .. }), "{at}: {damage}");
         assert_eq!(damage.is_unsupported(), unsupported, "{at}: {damage}");
     }
+}
+
+#[test]
+fn a_checkpoint_and_a_snapshot_are_checked_too() {
+    let position = Position::from_raw;
+    let none = Position::START;
+    let moved = Part::checkpoint(b"c", position(70), position(90), position(99));
+    for (at, value, what) in [
+        (60, &1_u32.to_le_bytes()[..], "number of events"),
+        (FIRST, &70_u64.to_le_bytes(), "checkpoint's position"),
+        (FIRST, &0_u64.to_le_bytes(), "checkpoint's position"),
+        (FIRST + 8, &0_u64.to_le_bytes(), "link before a checkpoint's first record"),
+        (FIRST + 8, &HERE.get().to_le_bytes(), "link to the version before"),
+        (FIRST + 16, &9_u64.to_le_bytes(), "link to a version divisible by 64"),
+        (FIRST + 24, &90_u64.to_le_bytes(), "checkpoint's position"),
+        (FIRST + 24, &0_u64.to_le_bytes(), "link before a checkpoint's first record"),
+        (FIRST + 36, &8_u32.to_le_bytes(), "length of the events"),
+        (FIRST + 40, &1_u32.to_le_bytes(), "number of events"),
+        (FIRST + 46, &[2], "link of a check"),
+        (FIRST + 46, &[4], "number of events"),
+        (FIRST + 47, &[0], "number of a condition"),
+    ] {
+        let damage = changed(&Record::new(vec![moved.clone()]), at, value);
+        assert!(damage.to_string().contains(what), "{at}: {damage}");
+    }
+    let any = changed(
+        &Record::new(vec![Part::checkpoint(b"c", none, position(9), none)]),
+        FIRST + 47,
+        &[0],
+    );
+    assert!(matches!(any, Damage::Condition { expected: Expect::Any, .. }), "{any}");
+    let last = Part::checkpoint(b"c", position(70), position(u64::MAX), position(99));
+    let at_the_end = changed(&Record::new(vec![last]), FIRST + 24, &u64::MAX.to_le_bytes());
+    assert!(matches!(at_the_end, Damage::Bounds { .. }), "{at_the_end}");
+
+    let kept = Part::snapshot(b"k", 5, position(99), b"state");
+    for (at, value, what) in [
+        (57, &[1_u8][..], "client of a snapshot"),
+        (FIRST, &0_u64.to_le_bytes(), "version of a snapshot"),
+        (FIRST + 8, &HERE.get().to_le_bytes(), "link to the version before"),
+        (FIRST + 16, &9_u64.to_le_bytes(), "link to a version divisible by 64"),
+        (FIRST + 40, &2_u32.to_le_bytes(), "number of events"),
+        (FIRST + 40, &0_u32.to_le_bytes(), "number of events"),
+        (FIRST + 46, &[2], "number of events"),
+        (FIRST + 46, &[3], "number of events"),
+        (FIRST + 47, &[1], "condition of a snapshot"),
+    ] {
+        let damage = changed(&Record::new(vec![kept.clone()]), at, value);
+        assert!(damage.to_string().contains(what), "{at}: {damage}");
+    }
+
+    // What only checks is no record.
+    let mut both = Record::new(vec![
+        Part::check(b"a", Expect::Absent, 0),
+        Part::checkpoint(b"c", none, position(9), none),
+    ]);
+    both.client = Some((1, 2));
+    let second = FIRST + 48;
+    let mut checks = both.encode(SALT, HERE);
+    checks[second + 24..second + 32].fill(0);
+    checks[second + 46..second + 48].copy_from_slice(&[2, 0]);
+    let damage = RecordView::parse_trusted(&checks).unwrap_err();
+    assert!(damage.to_string().contains("more than check"), "{damage}");
 }
 
 #[test]
@@ -480,6 +580,19 @@ fn an_encoder_refuses_what_is_no_record_and_is_used_again() {
     encoder.begin_part(Role::Append, Expect::Any, b"l").unwrap();
     incomplete(encoder.finish(None));
     incomplete(encoder.begin_part(Role::Check, Expect::Any, b"m"));
+    encoder.clear();
+    incomplete(encoder.begin_part(Role::Checkpoint, Expect::Any, b"c"));
+    encoder.begin_part(Role::Checkpoint, Expect::Version(0), b"c").unwrap();
+    incomplete(encoder.push_event(&event));
+    incomplete(encoder.begin_part(Role::Snapshot, Expect::Any, b"k"));
+    encoder.clear();
+    incomplete(encoder.begin_part(Role::Snapshot, Expect::Exists, b"k"));
+    encoder.begin_part(Role::Snapshot, Expect::Any, b"k").unwrap();
+    incomplete(encoder.finish(None));
+    encoder.push_event(&event).unwrap();
+    incomplete(encoder.push_event(&event));
+    incomplete(encoder.begin_part(Role::Check, Expect::Any, b"l"));
+    incomplete(encoder.finish(Some((1, 2))));
     encoder.clear();
     let mut first = None;
     for _ in 0..3 {

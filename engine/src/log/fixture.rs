@@ -142,21 +142,7 @@ impl Log {
             part.events.iter().for_each(|event| self.encoder.push_event(event).unwrap());
         }
         self.encoder.finish(Some((9, self.sequence))).unwrap();
-        let bytes = self.encoder.record_bytes();
-        if self.tail.filled() > 0
-            && (self.tail.room() < bytes || !self.fits(self.tail.filled() + bytes))
-        {
-            self.flush();
-        }
-        if self.tail.filled() == 0 {
-            self.begin(bytes);
-        }
-        let position = Position::new(self.segment, self.offset + self.tail.filled() as u32);
-        let start = self.tail.filled();
-        let head_bytes = self.encoder.head().len();
-        let out = self.tail.extend(bytes).unwrap();
-        out[..head_bytes].copy_from_slice(self.encoder.head());
-        out[head_bytes..].copy_from_slice(self.encoder.body());
+        let (position, start) = self.place();
         for (index, part) in parts.iter().enumerate() {
             let mut placed = self.aggregates.get(part.key).copied().unwrap_or_default();
             if !part.events.is_empty() {
@@ -173,11 +159,57 @@ impl Log {
             self.tail.built_mut()[start + line..][..8]
                 .copy_from_slice(&placed.version.to_le_bytes());
         }
+        self.seal(position, start);
+        position
+    }
+
+    /// Adds a checkpoint that was moved, or a snapshot; `prev` is the one before.
+    pub(crate) fn mark(
+        &mut self,
+        part: (Role, Expect, &[u8]),
+        version: u64,
+        bytes: Option<&[u8]>,
+        prev: Position,
+    ) -> Position {
+        self.encoder.clear();
+        self.encoder.begin_part(part.0, part.1, part.2).unwrap();
+        if let Some(bytes) = bytes {
+            self.encoder.push_event(&Event::new("snapshot", bytes)).unwrap();
+        }
+        self.encoder.finish(None).unwrap();
+        self.encoder.set_version(0, version);
+        let (position, start) = self.place();
+        set_links(&mut self.tail.built_mut()[start..], 0, prev, Position::START);
+        self.seal(position, start);
+        position
+    }
+
+    /// Copies the encoder's record into the flush being built. Returns its position, and where in the flush it starts.
+    fn place(&mut self) -> (Position, usize) {
+        let bytes = self.encoder.record_bytes();
+        if self.tail.filled() > 0
+            && (self.tail.room() < bytes || !self.fits(self.tail.filled() + bytes))
+        {
+            self.flush();
+        }
+        if self.tail.filled() == 0 {
+            self.begin(bytes);
+        }
+        let position = Position::new(self.segment, self.offset + self.tail.filled() as u32);
+        let start = self.tail.filled();
+        let head_bytes = self.encoder.head().len();
+        let out = self.tail.extend(bytes).unwrap();
+        out[..head_bytes].copy_from_slice(self.encoder.head());
+        out[head_bytes..].copy_from_slice(self.encoder.body());
+        (position, start)
+    }
+
+    fn seal(&mut self, position: Position, start: usize) {
+        let head_bytes = self.encoder.head().len();
         let head = &mut self.tail.built_mut()[start..start + head_bytes];
         let checksum = seal(head, position.get() as i64, salt(self.segment), position);
         self.chained = chain(self.chained, checksum);
         self.records += 1;
-        position
     }
 
     fn fits(&self, content: usize) -> bool {

@@ -6,9 +6,11 @@
 mod aggregate;
 mod chain;
 mod fold;
+mod newest;
 mod pending;
 mod recorded;
 mod shard;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -20,10 +22,12 @@ pub use self::fold::Folded;
 pub use self::pending::{Decided, Pending, Records, unplaced};
 pub use self::recorded::Recorded;
 pub use self::shard::{LogRead, Writes};
+pub use self::snapshot::Snapshot;
 pub use self::write::{RecordedPart, RecordedWrite};
 
 use self::chain::Chain;
 use crate::error::Error;
+use crate::format::Role;
 use crate::id::Position;
 use crate::index::{Index, SlotKey};
 use crate::key;
@@ -72,6 +76,23 @@ impl ReadSide {
         Ok(self.chain_of_slot(slot).newest()?.map_or(0, |link| link.version))
     }
 
+    /// Where the checkpoint with this name durably stands; the start if there is none.
+    pub fn checkpoint(&self, name: &[u8]) -> Result<Position, Error> {
+        let watermark = self.catalogue.watermark();
+        let head = self.head_of(SlotKey::Checkpoint(name));
+        let newest = newest::newest(&self.catalogue, Role::Checkpoint, name, head, watermark)?;
+        Ok(newest.map_or(Position::START, |newest| Position::from_raw(newest.version)))
+    }
+
+    /// The durable snapshot of an aggregate that was saved last.
+    pub fn snapshot(&self, key: &[u8]) -> Result<Option<Snapshot>, Error> {
+        let watermark = self.catalogue.watermark();
+        let head = self.head_of(SlotKey::Snapshot(key));
+        newest::newest(&self.catalogue, Role::Snapshot, key, head, watermark)?
+            .map(|newest| Snapshot::new(&self.catalogue, key, newest))
+            .transpose()
+    }
+
     /// A read of the shard in log order.
     pub fn log(&self) -> LogRead {
         LogRead::new(Arc::clone(&self.catalogue))
@@ -91,7 +112,14 @@ impl ReadSide {
     }
 
     fn slot(&self, key: &[u8]) -> Option<SlotRef> {
-        let key = SlotKey::Aggregate(key);
+        self.slot_of(SlotKey::Aggregate(key))
+    }
+
+    fn slot_of(&self, key: SlotKey<'_>) -> Option<SlotRef> {
         self.index.find(self.index.hash(key), key)
+    }
+
+    fn head_of(&self, key: SlotKey<'_>) -> Position {
+        self.slot_of(key).map_or(Position::START, |slot| slot.head())
     }
 }

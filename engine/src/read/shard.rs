@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::format::Damage;
+use crate::format::{Damage, Role};
 use crate::id::Position;
 use crate::log::catalogue::{Catalogue, Record};
 use crate::log::walk::Walk;
@@ -65,7 +65,8 @@ impl LogRead {
         self
     }
 
-    /// Reads whole writes: with their conditions, and those parts that only check too.
+    /// Reads whole writes: with their conditions, and those parts that append nothing too: checks, checkpoints and
+    /// snapshots.
     pub fn writes(self) -> Writes {
         Writes { walk: self.walk, failed: self.failed, limit: self.limit }
     }
@@ -94,7 +95,7 @@ fn collect(record: &Record, rest: &mut VecDeque<Recorded>) -> Result<Option<Reco
     let view = record.view();
     record.verify_events(&view)?;
     let mut first = None;
-    for part in view.parts() {
+    for part in view.parts().filter(|part| part.role == Role::Append) {
         for event in Recorded::of_part(record, &view, part) {
             match &first {
                 None => first = Some(event?),

@@ -67,7 +67,7 @@ impl Decided for Nothing {
     }
 }
 
-fn side(catalogue: Arc<Catalogue>, index: Arc<Index>) -> Arc<ReadSide> {
+pub(super) fn side(catalogue: Arc<Catalogue>, index: Arc<Index>) -> Arc<ReadSide> {
     ReadSide::new(catalogue, index, Arc::new(Nothing))
 }
 

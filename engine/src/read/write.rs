@@ -9,7 +9,8 @@ use crate::id::Position;
 use crate::log::catalogue::{Catalogue, Record};
 use crate::read::recorded::Recorded;
 
-/// One write as it is stored: its parts with their conditions, versions and events.
+/// One write as it is stored: its parts with their conditions, versions and events. A snapshot is stored as a write of its
+/// own, with one part.
 #[derive(Clone)]
 pub struct RecordedWrite {
     /// Verified and decoded from end to end when this was made.
@@ -43,13 +44,14 @@ impl RecordedWrite {
         self.view().client()
     }
 
-    /// Its parts, one for each aggregate, in the order in which the caller gave them.
+    /// Its parts, one for each aggregate and each checkpoint, in the order in which the caller gave them.
     pub fn parts(&self) -> impl Iterator<Item = RecordedPart<'_>> {
         let view = self.view();
         view.parts().map(move |part| RecordedPart { record: &self.record, view, part })
     }
 
-    /// The version of one of its aggregates: after the write, or as a check has seen it.
+    /// The version of one of its aggregates: after the write, or as a check has seen it. `None` if it neither appends to
+    /// the aggregate nor checks it.
     #[must_use]
     pub fn version_of(&self, key: &[u8]) -> Option<u64> {
         self.view().find_part(key).map(|part| part.version)
@@ -76,7 +78,7 @@ impl fmt::Debug for RecordedWrite {
     }
 }
 
-/// What a write did to one aggregate, or demanded of it.
+/// What a write did to one aggregate or checkpoint, or demanded of it.
 #[derive(Clone, Copy)]
 pub struct RecordedPart<'a> {
     record: &'a Record,
@@ -85,7 +87,13 @@ pub struct RecordedPart<'a> {
 }
 
 impl<'a> RecordedPart<'a> {
-    /// The key of the aggregate.
+    /// What the part is for.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.part.role
+    }
+
+    /// The key of the aggregate, or the name of the checkpoint.
     #[must_use]
     pub fn key(&self) -> &'a [u8] {
         self.part.key
@@ -97,21 +105,36 @@ impl<'a> RecordedPart<'a> {
         self.part.role == Role::Check
     }
 
-    /// What it demanded.
+    /// From where to where the part moved its checkpoint; `None` if it is none.
+    #[must_use]
+    pub fn moved(&self) -> Option<(Position, Position)> {
+        match (self.part.role, self.part.expect) {
+            (Role::Checkpoint, Expect::Version(from)) => {
+                Some((Position::from_raw(from), Position::from_raw(self.part.version)))
+            }
+            _ => None,
+        }
+    }
+
+    /// What it demanded. Of a checkpoint, the number of the position where it stood; see [`moved`](Self::moved).
     #[must_use]
     pub fn expected(&self) -> Expect {
         self.part.expect
     }
 
-    /// The version after the write, or the one that a check has seen.
+    /// The version after the write, the one that a check has seen, or that a snapshot stands for. Of a checkpoint, the
+    /// number of the position where it then stood; see [`moved`](Self::moved).
     #[must_use]
     pub fn version(&self) -> u64 {
         self.part.version
     }
 
-    /// The events that it appended; none for a check.
+    /// The events that it appended; none if it did something else.
     pub fn events(&self) -> impl Iterator<Item = Recorded> + use<'a> {
-        let (record, view, part) = (self.record, self.view, self.part);
+        let (record, view, mut part) = (self.record, self.view, self.part);
+        if part.role != Role::Append {
+            part.events = 0;
+        }
         // They were decoded when the write was read, so none fails.
         view.events_in(&part)
             .flatten()

@@ -28,7 +28,8 @@ pub enum SlotKind {
     Client = 1,
     /// A checkpoint; its version is the position that it stands at. The key is its name.
     Checkpoint = 2,
-    /// The snapshots of an aggregate; its version counts those of this opening. The key is the aggregate's.
+    /// The snapshots of an aggregate; its version counts them. The key is the aggregate's. With a slot of their own the
+    /// newest is one hop away, and a record need not carry another link for what most aggregates never have.
     Snapshot = 3,
     /// Those who watch all keys that begin alike; it has no version. The key is the prefix.
     Prefix = 4,

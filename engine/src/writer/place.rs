@@ -102,10 +102,13 @@ impl LogWriter {
         head.copy_from_slice(record.head());
         body.copy_from_slice(record.body());
         for entry in write.entries() {
-            if let Tag::Append(part) = Tag::decode(entry.tag) {
-                format::set_links(head, part as usize, entry.slot.last(), entry.slot.skip());
-                entry.slot.place_version(entry.version_after, position);
-            }
+            let (part, skip) = match Tag::decode(entry.tag) {
+                Tag::Append(part) => (part, entry.slot.skip()),
+                Tag::Checkpoint(part) | Tag::Snapshot(part) => (part, Position::START),
+                Tag::Check | Tag::Client => continue,
+            };
+            format::set_links(head, part as usize, entry.slot.last(), skip);
+            entry.slot.place_version(entry.version_after, position);
         }
         let checksum = format::seal(head, self.building.time, active.prepared.salt, position);
         self.building.records_checksum = format::chain(self.building.records_checksum, checksum);

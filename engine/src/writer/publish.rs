@@ -75,7 +75,7 @@ impl LogWriter {
             let write = unsafe { placed.request.get() };
             for entry in write.entries() {
                 match Tag::decode(entry.tag) {
-                    Tag::Append(_) | Tag::Client => {
+                    Tag::Append(_) | Tag::Client | Tag::Checkpoint(_) | Tag::Snapshot(_) => {
                         entry.slot.publish_version(entry.version_after, placed.position);
                     }
                     Tag::Check => {}

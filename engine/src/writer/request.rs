@@ -5,8 +5,10 @@ use triomphe::Arc;
 
 use crate::error::Error;
 use crate::expect::Expect;
-use crate::format::{Buffer, EncodeError, RecordEncoder};
+use crate::format::{Buffer, EncodeError, RecordEncoder, Role};
 use crate::id::Position;
+use crate::index::SlotKey;
+use crate::limits::AGGREGATES_PER_WRITE_MAX;
 use crate::reserve::cell::Cell;
 use crate::reserve::decide::Look;
 use crate::reserve::slot_ref::SlotRef;
@@ -41,29 +43,42 @@ impl Payload {
     }
 }
 
-/// What a write asks of each aggregate, as its submitter notes it.
+/// What a write asks of each aggregate and checkpoint, as its submitter notes it.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     keys: Buffer<36>,
     pub(crate) parts: SmallVec<[PlannedPart; 1]>,
 }
 
-/// What a write asks of one aggregate.
+/// What a write asks of one aggregate or checkpoint.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PlannedPart {
     key_start: u32,
     key_end: u32,
+    /// That of the slot's key.
     pub(crate) hash: u64,
     pub(crate) expect: Expect,
-    pub(crate) check: bool,
-    /// The slot of the aggregate, once there is one.
+    pub(crate) role: Role,
+    /// Where a checkpoint is moved to, what a snapshot stands for; other versions are those of each attempt.
+    pub(crate) stated: u64,
+    /// The slot that it changes or checks, once there is one.
     pub(crate) slot: Option<SlotRef>,
     /// What it was at.
     pub(crate) seen: Look,
-    /// The slot of the write's client on it, once there is one.
+    /// The slot of the write's client on it, once there is one: clients are kept for what is appended to.
     pub(crate) client: Option<SlotRef>,
     /// What that was at.
     pub(crate) client_seen: Look,
+}
+
+impl PlannedPart {
+    pub(crate) fn appends(&self) -> bool {
+        self.role == Role::Append
+    }
+
+    pub(crate) fn checks(&self) -> bool {
+        self.role == Role::Check
+    }
 }
 
 impl Plan {
@@ -77,7 +92,8 @@ impl Plan {
         key: &[u8],
         hash: u64,
         expect: Expect,
-        check: bool,
+        role: Role,
+        stated: u64,
     ) -> Result<(), EncodeError> {
         let key_start = self.keys.len() as u32;
         self.keys.push(key)?;
@@ -87,7 +103,8 @@ impl Plan {
             key_end,
             hash,
             expect,
-            check,
+            role,
+            stated,
             slot: None,
             seen: Look::NOTHING,
             client: None,
@@ -99,6 +116,16 @@ impl Plan {
     pub(crate) fn key(&self, part: &PlannedPart) -> &[u8] {
         let keys = self.keys.as_slice();
         keys.get(part.key_start as usize..part.key_end as usize).unwrap_or_default()
+    }
+
+    /// What its slot is looked up by.
+    pub(crate) fn slot_key(&self, part: &PlannedPart) -> SlotKey<'_> {
+        let key = self.key(part);
+        match part.role {
+            Role::Append | Role::Check => SlotKey::Aggregate(key),
+            Role::Checkpoint => SlotKey::Checkpoint(key),
+            Role::Snapshot => SlotKey::Snapshot(key),
+        }
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
@@ -192,6 +219,10 @@ impl Asked {
 pub(crate) enum Tag {
     /// The part with this index appends to the slot's aggregate.
     Append(u32),
+    /// The part with this index moves the slot's checkpoint.
+    Checkpoint(u32),
+    /// The part with this index is a snapshot of the slot's aggregate.
+    Snapshot(u32),
     /// A part checks the slot's aggregate.
     Check,
     /// The write sets the slot of a client to its sequence.
@@ -199,25 +230,36 @@ pub(crate) enum Tag {
 }
 
 impl Tag {
-    const CHECK: u32 = u32::MAX;
-    const CLIENT: u32 = u32::MAX - 1;
+    // What a part does stands above its index, which is below the most parts of a write.
+    const CHECKPOINT: u32 = 1 << 16;
+    const SNAPSHOT: u32 = 2 << 16;
+    const CHECK: u32 = 3 << 16;
+    const CLIENT: u32 = 4 << 16;
+    const PART: u32 = (1 << 16) - 1;
 
     pub(crate) const fn encode(self) -> u32 {
         match self {
             Tag::Append(part) => part,
+            Tag::Checkpoint(part) => Self::CHECKPOINT | part,
+            Tag::Snapshot(part) => Self::SNAPSHOT | part,
             Tag::Check => Self::CHECK,
             Tag::Client => Self::CLIENT,
         }
     }
 
     pub(crate) const fn decode(tag: u32) -> Tag {
-        match tag {
+        let part = tag & Self::PART;
+        match tag & !Self::PART {
+            Self::CHECKPOINT => Tag::Checkpoint(part),
+            Self::SNAPSHOT => Tag::Snapshot(part),
             Self::CHECK => Tag::Check,
             Self::CLIENT => Tag::Client,
-            part => Tag::Append(part),
+            _ => Tag::Append(part),
         }
     }
 }
+
+const _: () = assert!(AGGREGATES_PER_WRITE_MAX <= Tag::PART as usize);
 
 #[cfg(test)]
 mod tests {
@@ -240,7 +282,9 @@ mod tests {
 
     #[test]
     fn tags_come_back() {
-        for tag in [Tag::Append(0), Tag::Append(255), Tag::Check, Tag::Client] {
+        let parts = [Tag::Append, Tag::Checkpoint, Tag::Snapshot];
+        let parts = parts.iter().flat_map(|tag| [tag(0), tag(255)]);
+        for tag in parts.chain([Tag::Check, Tag::Client]) {
             assert_eq!(Tag::decode(tag.encode()), tag);
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use annals::internals::disk::sim::SimDisk;
 use annals::internals::open_on;
-use annals::{Error, Event, Expect, Options, Position, Store};
+use annals::{Error, Event, Expect, Options, Position, Role, Store};
 
 /// Longer than anything takes that does not hang.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -88,9 +88,14 @@ pub struct Logged {
 }
 
 impl Logged {
-    /// The number of its first event, if that is `numbered`.
+    /// The number of its first event, which is `numbered`.
     pub fn number(&self) -> u64 {
         u64::from_le_bytes(self.data[0].as_slice().try_into().unwrap())
+    }
+
+    /// Whether its first event, if there is one, is `numbered` so.
+    pub fn has_number(&self, number: u64) -> bool {
+        self.data.first().is_some_and(|data| data.as_slice() == number.to_le_bytes())
     }
 }
 
@@ -107,6 +112,7 @@ fn holds(expect: Expect, version: u64) -> bool {
 /// aggregates read alone say the same. Returns the writes.
 pub fn audit_shard(store: &Store, shard: u16) -> Vec<Logged> {
     let mut versions: HashMap<Vec<u8>, u64> = HashMap::new();
+    let mut checkpoints: HashMap<Vec<u8>, Position> = HashMap::new();
     let mut writes = Vec::new();
     let mut last = Position::START;
     for write in store.log(shard).writes() {
@@ -115,8 +121,17 @@ pub fn audit_shard(store: &Store, shard: u16) -> Vec<Logged> {
         last = write.position();
         let (mut appended, mut data) = (Vec::new(), Vec::new());
         for part in write.parts() {
+            if let Some((from, to)) = part.moved() {
+                let before = checkpoints.insert(part.key().to_vec(), to).unwrap_or_default();
+                assert!(before == from && from < to, "{part:?} where it stood at {before}");
+                continue;
+            }
             let version = versions.get(part.key()).copied().unwrap_or(0);
             assert!(holds(part.expected(), version), "{part:?} where the version is {version}");
+            if part.role() == Role::Snapshot {
+                assert!((1..=version).contains(&part.version()), "{part:?} at version {version}");
+                continue;
+            }
             if part.is_check() {
                 continue;
             }
@@ -126,6 +141,9 @@ pub fn audit_shard(store: &Store, shard: u16) -> Vec<Logged> {
             data.extend(part.events().map(|event| event.data().to_vec()));
         }
         writes.push(Logged { position: write.position(), client: write.client(), appended, data });
+    }
+    for (name, position) in checkpoints {
+        assert_eq!(store.checkpoint(name).unwrap(), position);
     }
     for (key, version) in versions {
         assert_eq!(store.version(&key).unwrap(), version);

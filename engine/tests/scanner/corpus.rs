@@ -2,7 +2,7 @@
 //!
 //! Compiled in several places; whoever includes it imports the names of the format beside it.
 
-use super::samples::{Part, Record, Segment, one_of_everything, order};
+use super::samples::{Part, Record, Segment, checkpoints_and_snapshots, one_of_everything, order};
 use super::{Event, Expect, FLUSH_HEADER_BYTES, SegmentKind};
 
 /// Segments, each with a name.
@@ -46,6 +46,7 @@ pub fn corpus() -> Vec<(&'static str, Segment)> {
 
     vec![
         ("everything", one_of_everything()),
+        ("checkpoints", checkpoints_and_snapshots()),
         ("empty", Segment::new(512, 2)),
         ("many", many),
         ("large", large),

@@ -37,6 +37,20 @@ impl Part {
         Part { role: Role::Append, expect, key: key.to_vec(), version, prev, skip, events }
     }
 
+    /// A checkpoint that is moved. `prev` is the record that moved it before.
+    pub fn checkpoint(name: &[u8], from: Position, to: Position, prev: Position) -> Part {
+        let (expect, skip) = (Expect::Version(from.get()), Position::START);
+        let (key, version) = (name.to_vec(), to.get());
+        Part { role: Role::Checkpoint, expect, key, version, prev, skip, events: vec![] }
+    }
+
+    /// A snapshot, of which `prev` is the one before.
+    pub fn snapshot(key: &[u8], version: u64, prev: Position, bytes: &[u8]) -> Part {
+        let (expect, skip, events) =
+            (Expect::Any, Position::START, vec![Event::new("snapshot", bytes)]);
+        Part { role: Role::Snapshot, expect, key: key.to_vec(), version, prev, skip, events }
+    }
+
     pub fn check(key: &[u8], expect: Expect, version: u64) -> Part {
         let (prev, skip) = (Position::START, Position::START);
         Part { role: Role::Check, expect, key: key.to_vec(), version, prev, skip, events: vec![] }
@@ -71,7 +85,7 @@ impl Record {
         }
         let mut head = encoder.head().to_vec();
         for (index, part) in self.parts.iter().enumerate() {
-            if part.role == Role::Append {
+            if part.role != Role::Check {
                 set_links(&mut head, index, part.prev, part.skip);
             }
         }
@@ -193,5 +207,36 @@ pub fn one_of_everything() -> Segment {
     let any = Part::append(b"order-1", Expect::Any, 3, second, vec![shipped]);
     segment.flush(&[several, Record::new(vec![any])]);
     segment.flush(&[]);
+    segment
+}
+
+/// A small segment with checkpoints and snapshots in all their forms. A golden file is this one.
+pub fn checkpoints_and_snapshots() -> Segment {
+    let mut segment = Segment::new(512, 16);
+    let none = Position::START;
+    let (one, two) = (Position::from_raw(9 << 32 | 0x1068), Position::from_raw(9 << 32 | 0x2068));
+    let counted = || vec![Event::new("Counted", b"7")];
+    let first = segment.flush(&[
+        Record::new(vec![Part::checkpoint(b"orders-0", none, one, none)]),
+        Record::new(vec![Part::create(b"orders-0", counted())]),
+    ]);
+    let moved = segment.next_record();
+    let mut several = Record::new(vec![
+        Part::append(b"orders-0", Expect::Version(1), 2, first[1], counted()),
+        Part::checkpoint(b"orders-0", one, two, first[0]),
+        Part::check(b"stopped", Expect::Absent, 0),
+        Part::checkpoint(b"orders-1", none, one, none),
+    ]);
+    several.client = Some((0xc11e47, 13));
+    segment.flush(&[several]);
+    let snapshot = segment.next_record();
+    segment.flush(&[Record::new(vec![Part::snapshot(b"orders-0", 1, none, b"state: 7")])]);
+    segment.flush(&[
+        Record::new(vec![Part::snapshot(b"orders-0", 2, snapshot, b"")]),
+        Record::new(vec![
+            Part::check(b"orders-0", Expect::Exists, 2),
+            Part::checkpoint(b"orders-0", two, Position::from_raw(u64::MAX), moved),
+        ]),
+    ]);
     segment
 }
