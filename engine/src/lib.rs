@@ -23,6 +23,8 @@ mod disk;
 #[cfg(not(loom))]
 mod entropy;
 #[cfg(not(loom))]
+mod follow;
+#[cfg(not(loom))]
 mod format;
 #[cfg(not(loom))]
 mod identity_file;
@@ -54,7 +56,10 @@ pub use options::{Backend, Durability, Options};
 #[cfg(not(loom))]
 pub use crate::{
     append::Write,
-    read::{LogRead, Read, Recorded, RecordedPart, RecordedWrite, Writes},
+    read::{
+        LogRead, MergedSubscription, PrefixWatch, Read, Recorded, RecordedPart, RecordedWrite,
+        Subscription, Watch, WriteSubscription, Writes,
+    },
     stats::{ShardStats, Stats},
     store::{Aggregate, Aggregates, Limits, Store},
     ticket::{Committed, Ticket},

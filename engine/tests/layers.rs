@@ -20,7 +20,7 @@ const LAYERS: [&[&str]; 12] = [
     &["writer"],
     &["read"],
     &["recover"],
-    &["append", "identity_file", "shard", "store", "ticket", "verify"],
+    &["append", "follow", "identity_file", "shard", "store", "ticket", "verify"],
 ];
 
 /// What the list alone would allow: a module, and one above it that it does without all the same.

@@ -24,6 +24,10 @@ use crate::sync::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
 use crate::sync::wake_word::{Registration, WakeWord};
 use crate::sync::waker::AtomicWaker;
 
+/// How many leave a list before somebody rings it for them, on average.
+#[cfg(not(loom))]
+const LEAVES_PER_RING: u64 = 64;
+
 /// What wakes one follower, which may sit in several lists.
 #[derive(Debug)]
 pub struct Bell {
@@ -62,6 +66,11 @@ impl Bell {
         self.word.register()
     }
 
+    /// Task: has no waker called any more, and keeps none.
+    pub fn hush(&self) {
+        drop(self.waker.take());
+    }
+
     fn ring(&self) -> Option<Waker> {
         self.word.wake_all();
         self.waker.take()
@@ -76,6 +85,11 @@ impl Seat {
             next: AtomicPtr::new(ptr::null_mut()),
             bell: Arc::clone(bell),
         })
+    }
+
+    /// Whether a list has it, as far as this thread knows.
+    pub fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::Relaxed)
     }
 }
 
@@ -135,6 +149,17 @@ impl Followers {
     pub fn ring(&self, wakers: &mut Vec<Waker>) {
         if !self.is_empty() {
             self.ring_listed(wakers);
+        }
+    }
+
+    /// Follower: leaves its seat for good. A seat that is listed stays in the list until the next ring, which may never
+    /// come; so one such leave in [`LEAVES_PER_RING`], drawn at random, rings for nothing and lets go of those who left.
+    #[cfg(not(loom))]
+    pub(crate) fn leave(&self, seat: &Seat, wakers: &mut Vec<Waker>) {
+        // The keys of a hasher of this kind differ from one to the next.
+        let drawn = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), ());
+        if seat.is_listed() && drawn() % LEAVES_PER_RING == 0 {
+            self.ring(wakers);
         }
     }
 
@@ -233,6 +258,39 @@ mod tests {
         assert_eq!(Arc::strong_count(&bell), 2);
         drop(list);
         assert_eq!(Arc::strong_count(&bell), 1);
+    }
+
+    #[test]
+    fn those_who_left_do_not_pile_up_in_a_list_that_nobody_rings() {
+        let list = Followers::new();
+        let living = Arc::new(Bell::new());
+        living.register(Waker::noop());
+        list.enlist(&Seat::new(&living));
+        let mut wakers = Vec::new();
+        let mut gone = Vec::new();
+        for _ in 0..(if cfg!(miri) { 500 } else { 20_000 }) {
+            let bell = Arc::new(Bell::new());
+            let seat = Seat::new(&bell);
+            list.leave(&seat, &mut wakers);
+            list.enlist(&seat);
+            list.leave(&seat, &mut wakers);
+            gone.push(Arc::downgrade(&bell));
+        }
+        assert_eq!(wakers.len(), 1, "the living are woken, once for each time they are listed");
+        let kept = gone.iter().filter(|bell| bell.strong_count() > 0).count();
+        assert!(kept < gone.len() * 9 / 10, "{kept} of {}", gone.len());
+    }
+
+    #[test]
+    fn a_bell_that_is_hushed_keeps_no_waker() {
+        let (bell, list) = (Arc::new(Bell::new()), Followers::new());
+        let seat = Seat::new(&bell);
+        bell.register(Waker::noop());
+        list.enlist(&seat);
+        bell.hush();
+        let mut wakers = Vec::new();
+        list.ring(&mut wakers);
+        assert!(wakers.is_empty() && !seat.is_listed());
     }
 
     #[test]
