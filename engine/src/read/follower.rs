@@ -172,6 +172,13 @@ macro_rules! waiting {
                 crate::read::follower::now(&mut self.source)
             }
 
+            /// As a task: the next item, or `None` if there will be none any more. What is not given when this is dropped comes
+            /// next.
+            pub async fn next_async(&mut self) -> Option<$item> {
+                let Self { follower, source, .. } = self;
+                std::future::poll_fn(move |context| follower.poll(source, context)).await
+            }
+
             /// Whether nothing comes any more, as the last call has found: it gave an error, or the store is closed (or was
             /// opened for reading alone) and everything was given.
             #[must_use]

@@ -45,7 +45,7 @@ use crate::reserve::slot_ref::SlotRef;
 #[derive(Clone, Debug)]
 struct Slot {
     slot: SlotRef,
-    index: Arc<Index>,
+    _index: Arc<Index>,
 }
 
 /// An error about the events of a record.
@@ -117,7 +117,7 @@ impl ReadSide {
     fn slot(&self, key: SlotKey<'_>) -> Result<Slot, Error> {
         let found = self.index.insert(self.index.hash(key), key);
         let (slot, _) = found.map_err(|OutOfMemory| Error::out_of_memory("the index"))?;
-        Ok(Slot { slot, index: Arc::clone(&self.index) })
+        Ok(Slot { slot, _index: Arc::clone(&self.index) })
     }
 
     /// The write at a position below the watermark, or one that a slot names.

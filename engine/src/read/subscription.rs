@@ -21,7 +21,7 @@ const EVENTS_KEPT: usize = 1024;
 ///
 /// It begins at the start of the log and gives all events unless told otherwise. Events come from
 /// [`next_timeout`](Subscription::next_timeout), [`try_next`](Subscription::try_next), from the iterator that it is, which
-/// waits on its thread, or from the `Stream` that it is, on any executor.
+/// waits on its thread, from [`next_async`](Subscription::next_async), or from the `Stream` that it is, on any executor.
 ///
 /// A projection that stores [`position`](Subscription::position) goes on [`after`](Subscription::after) it another time.
 /// One that writes whole [`writes`](Subscription::writes) at a time knows that a position has all of a write or nothing.
