@@ -5,6 +5,8 @@ pub mod catalogue;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod following;
+#[cfg(test)]
+mod following_tests;
 pub mod prepare;
 pub mod segment;
 pub mod tail;

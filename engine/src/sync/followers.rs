@@ -268,7 +268,7 @@ mod tests {
         list.enlist(&Seat::new(&living));
         let mut wakers = Vec::new();
         let mut gone = Vec::new();
-        for _ in 0..(if cfg!(miri) { 500 } else { 20_000 }) {
+        for _ in 0..(if cfg!(miri) { 1_000 } else { 20_000 }) {
             let bell = Arc::new(Bell::new());
             let seat = Seat::new(&bell);
             list.leave(&seat, &mut wakers);
