@@ -10,8 +10,9 @@
 //! | `top` | followers push (compare-and-swap); the ringer takes all (swap) | who is listed |
 //! | `listed` | its follower sets it before the push, the ringer clears it after the take | whether a push is needed |
 //!
-//! The ringer reads a seat's `next` before it clears `listed`: from then on the follower may push the seat again. It
-//! takes the waker after that: a follower that still saw `listed` has registered its waker before, and the swap tells so.
+//! A seat's `next` belongs to its follower while the seat is not listed, and to the list while it is. So the ringer reads it
+//! before it clears `listed`: from then on the follower may push the seat again. It takes the waker after that: a follower
+//! that still saw `listed` has registered its waker before, and the swap tells so.
 //!
 //! A follower that is stopped between any two steps misses its own wake-up and nobody else's.
 
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
 use crate::sync::wake_word::{Registration, WakeWord};
 use crate::sync::waker::AtomicWaker;
@@ -39,9 +41,15 @@ pub struct Bell {
 #[derive(Debug)]
 pub struct Seat {
     listed: AtomicBool,
-    next: AtomicPtr<Seat>,
+    next: UnsafeCell<*mut Seat>,
     bell: Arc<Bell>,
 }
+
+// SAFETY: `next` is a number to whoever does not own the list that it leads on in, and it is accessed by one at a time: see
+// the module.
+unsafe impl Send for Seat {}
+// SAFETY: as above.
+unsafe impl Sync for Seat {}
 
 /// A list of followers.
 #[derive(Debug)]
@@ -82,7 +90,7 @@ impl Seat {
     pub fn new(bell: &Arc<Bell>) -> Arc<Seat> {
         Arc::new(Seat {
             listed: AtomicBool::new(false),
-            next: AtomicPtr::new(ptr::null_mut()),
+            next: UnsafeCell::new(ptr::null_mut()),
             bell: Arc::clone(bell),
         })
     }
@@ -117,14 +125,15 @@ impl Followers {
 
     /// Follower: its seat is rung by the next [`Followers::ring`]. A seat belongs to one list. The look at what is waited for comes after.
     pub fn enlist(&self, seat: &Arc<Seat>) {
-        // AcqRel: pairs with the swap in `ring`. Whoever finds the seat still listed has registered before the ringer
-        // takes the waker.
+        // AcqRel: pairs with the swap in `take`. Whoever finds the seat not listed comes after the ringer that read `next`;
+        // whoever finds it still listed has registered before the ringer takes the waker.
         if !seat.listed.swap(true, ordering!(AcqRel, unless ListsRelaxed)) {
             let raw = Arc::into_raw(Arc::clone(seat)).cast_mut();
             let mut top = self.top.load(Ordering::Relaxed);
             loop {
-                seat.next.store(top, Ordering::Relaxed);
-                // Release: pairs with the Acquire in `ring`: the seat is visible before its address.
+                // SAFETY: we set `listed`, so the seat is ours until it is pushed.
+                seat.next.with_mut(|next| unsafe { *next = top });
+                // Release: pairs with the Acquire in `take`: the seat is visible before its address.
                 match self.top.compare_exchange_weak(top, raw, Ordering::Release, Ordering::Relaxed)
                 {
                     Ok(_) => break,
@@ -181,7 +190,8 @@ impl Followers {
             if broken!(ClearsFirst) {
                 seat.listed.swap(false, Ordering::AcqRel);
             }
-            next = seat.next.load(Ordering::Relaxed);
+            // SAFETY: the seat was on the list, and is ours until `listed` is cleared.
+            next = seat.next.with(|next| unsafe { *next });
             // AcqRel: pairs with the swap in `enlist`.
             seat.listed.swap(false, ordering!(AcqRel, unless ListsRelaxed));
             Some(seat)
@@ -196,8 +206,7 @@ impl Drop for Followers {
 }
 
 /// Waits until `look` finds something, or the time is over.
-#[cfg(not(loom))]
-pub(crate) fn wait<R>(
+pub fn wait<R>(
     bell: &Bell,
     deadline: Option<std::time::Instant>,
     enlist: impl Fn(),
