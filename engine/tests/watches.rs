@@ -231,9 +231,10 @@ fn one_that_nobody_asked_for_long_reads_on_piece_by_piece() {
     let dir = directory();
     let store = small().open(dir.path()).unwrap();
     let mut watch = store.watch_prefix("k").unwrap();
-    let ticket =
-        (0..12_000).map(|n| store.append(format!("k{}", n % 5), Expect::Any, [event("E")]));
-    ticket.last().unwrap().unwrap().wait().unwrap();
+    let mut tickets = Vec::new();
+    for number in 0..12_000 {
+        tickets.push(store.append(format!("k{}", number % 5), Expect::Any, [event("E")]).unwrap());
+    }
     store.close().unwrap();
     let mut last = HashMap::new();
     let mut items = 0;

@@ -140,7 +140,7 @@ fn a_segment_that_is_missing_is_damage_wherever_it_starts() {
     let second = log.reopened_without(SegmentId(2));
     assert_eq!(ends(&mut following(&second, Position::START)), in_segment(1).count());
     let mut after = following(&second, Position::START);
-    after.start_after(in_segment(1).last().unwrap());
+    after.start_after(in_segment(1).next_back().unwrap());
     assert_eq!(ends(&mut after), 0);
     let end_of_the_first = Position::new(SegmentId(1), u32::MAX);
     assert_eq!(ends(&mut following(&second, end_of_the_first)), 0);

@@ -92,6 +92,7 @@ impl MergedSubscription {
     }
 
     /// Starts with what becomes durable after this call.
+    #[allow(clippy::wrong_self_convention, reason = "an option, named like its neighbours")]
     pub fn from_now(self) -> MergedSubscription {
         self.restarted(Trail::start_now)
     }

@@ -171,6 +171,7 @@ impl Subscription {
     }
 
     /// Starts with what becomes durable after this call.
+    #[allow(clippy::wrong_self_convention, reason = "an option, named like its neighbours")]
     pub fn from_now(mut self) -> Subscription {
         self.source.restart().start_now();
         self
