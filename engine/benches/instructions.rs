@@ -195,7 +195,7 @@ impl Target {
             }
         }
         thread::sleep(20 * PAUSE);
-        let all = || (0..writes).map(|nth| append(self, nth % AGGREGATES)).last();
+        let all = || (0..writes).fold(None, |_, nth| Some(append(self, nth % AGGREGATES)));
         let last = if counted { measured(all) } else { all() };
         disk.set_order(Order::Fifo);
         match last {

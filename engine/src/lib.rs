@@ -25,6 +25,8 @@ mod entropy;
 #[cfg(not(loom))]
 mod execute;
 #[cfg(not(loom))]
+mod follow;
+#[cfg(not(loom))]
 mod format;
 #[cfg(not(loom))]
 mod identity_file;
@@ -60,7 +62,10 @@ pub use crate::{
     append::Write,
     execute::{Execution, Executor, State, States},
     format::Role,
-    read::{LogRead, Read, Recorded, RecordedPart, RecordedWrite, Snapshot, Writes},
+    read::{
+        LogRead, MergedSubscription, PrefixWatch, Read, Recorded, RecordedPart, RecordedWrite,
+        Snapshot, Subscription, Watch, WriteSubscription, Writes,
+    },
     stats::{ShardStats, Stats},
     store::{Aggregate, Aggregates, Limits, Store},
     ticket::{Committed, Ticket},

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
+use std::panic;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::task::Waker;
@@ -20,12 +20,12 @@ use crate::index::{SlotKey, shard_of};
 use crate::key;
 use crate::limits;
 use crate::options::{Backend, Durability, Options};
-use crate::read::{LogRead, Read, Snapshot};
+use crate::read::{LogRead, Read, ReadSide, Snapshot};
 use crate::reserve::slot::SlotKind;
 use crate::reserve::slot_ref::SlotRef;
 use crate::shard::{self, Shard};
 use crate::stats::Stats;
-use crate::sync::thread;
+use crate::sync::{thread, waker};
 use crate::ticket::Ticket;
 use crate::writer::intake::Patience;
 
@@ -185,11 +185,7 @@ fn open_shards(opening: &shard::Opening<'_>, count: u16) -> Result<Vec<Arc<Shard
 /// The thread on which wakers of tasks are called: they are foreign code. It ends with the store.
 fn call_wakers(woken: &mpsc::Receiver<Vec<Waker>>) {
     for wakers in woken {
-        for waker in wakers {
-            if panic::catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
-                tracing::error!("the waker of a task has panicked");
-            }
-        }
+        waker::call(wakers);
     }
 }
 
@@ -266,10 +262,7 @@ impl Store {
     pub fn log(&self, shard: u16) -> LogRead {
         match self.0.shards.get(usize::from(shard)) {
             Some(shard) => shard.read.log(),
-            None => LogRead::failed(Error::invalid(format!(
-                "there is no shard {shard}: the store has {}, counted from 0",
-                self.shards()
-            ))),
+            None => LogRead::failed(self.no_shard(shard)),
         }
     }
 
@@ -541,6 +534,19 @@ impl Store {
 
     pub(crate) fn shard(&self, number: usize) -> Option<&Arc<Shard>> {
         self.0.shards.get(number)
+    }
+
+    /// The error for a shard that there is not.
+    pub(crate) fn no_shard(&self, shard: u16) -> Error {
+        Error::invalid(format!(
+            "there is no shard {shard}: the store has {}, counted from 0",
+            self.shards()
+        ))
+    }
+
+    /// What reads of each shard start from, in the order of their numbers.
+    pub(crate) fn sides(&self) -> impl Iterator<Item = &Arc<ReadSide>> {
+        self.0.shards.iter().map(|shard| &shard.read)
     }
 
     pub(crate) fn write_bytes_max(&self) -> usize {

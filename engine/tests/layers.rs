@@ -20,7 +20,17 @@ const LAYERS: [&[&str]; 12] = [
     &["writer"],
     &["read"],
     &["recover"],
-    &["append", "execute", "identity_file", "shard", "store", "ticket", "verify", "winner"],
+    &[
+        "append",
+        "execute",
+        "follow",
+        "identity_file",
+        "shard",
+        "store",
+        "ticket",
+        "verify",
+        "winner",
+    ],
 ];
 
 /// What the list alone would allow: a module, and one above it that it does without all the same.

@@ -5,6 +5,7 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use crate::disk::{Chunk, Mapping};
+use crate::error::Error;
 
 /// A range of the log's bytes. Cloning and cutting it counts a reference; the memory behind it lives as long as
 /// any of them.
@@ -78,6 +79,20 @@ impl LogBytes {
             Owner::Memory(memory) => Some(memory),
             Owner::Chunk(_) | Owner::Mapping(_) => None,
         }
+    }
+
+    /// The same bytes, copied if they lie in the tail image, which has better use for its memory than to wait for whoever
+    /// keeps them.
+    pub(super) fn off_the_tail(self) -> Result<LogBytes, Error> {
+        if !matches!(self.owner, Owner::Chunk(_)) {
+            return Ok(self);
+        }
+        let mut memory = Vec::new();
+        memory
+            .try_reserve_exact(self.len())
+            .map_err(|_| Error::out_of_memory("reading the log"))?;
+        memory.extend_from_slice(&self);
+        Ok(LogBytes::of_memory(memory.into()))
     }
 
     /// A part of them; `None` if the range is not inside.

@@ -6,6 +6,8 @@ pub mod cursor;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod following;
+#[cfg(test)]
+mod following_tests;
 pub mod prepare;
 pub mod segment;
 pub mod tail;

@@ -99,7 +99,15 @@ impl Chain {
     pub(super) fn newest(&self) -> Result<Option<Link>, Error> {
         // In this order: what is below the watermark, the slot shows.
         let watermark = self.catalogue().watermark();
-        let head = self.slot.map_or(Position::START, |slot| slot.head());
+        self.newest_below(self.slot.map_or(Position::START, |slot| slot.head()), watermark)
+    }
+
+    /// The newest version below a watermark that was taken before `head` was read from the slot.
+    pub(super) fn newest_below(
+        &self,
+        head: Position,
+        watermark: Position,
+    ) -> Result<Option<Link>, Error> {
         if head.is_none() {
             return Ok(None);
         }

@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::format::{Damage, Role};
+use crate::format::{Damage, PartView, Role};
 use crate::id::Position;
 use crate::log::catalogue::{Catalogue, Record};
 use crate::log::walk::Walk;
+use crate::read::damaged;
 use crate::read::recorded::Recorded;
 use crate::read::write::RecordedWrite;
 
@@ -81,25 +82,38 @@ impl LogRead {
             Ok(record) => record,
             Err(error) => return Some(Err(error)),
         };
-        let read = collect(&record, &mut self.events);
+        let read = collect(&record, &mut self.events, |_| true, |_| true);
         Some(read.map_err(|damage| {
             self.events.clear();
-            let error = walk.catalogue().damaged(record.position(), &damage);
-            error.with_keys(record.view().parts().map(|part| part.key))
+            damaged(walk.catalogue(), &record, &damage)
         }))
     }
 }
 
-/// The first event of a record. Those behind it are appended to `rest`.
-fn collect(record: &Record, rest: &mut VecDeque<Recorded>) -> Result<Option<Recorded>, Damage> {
+/// The first event of a record, of those parts and events that are wanted. Those behind it are appended to `rest`. If no part is
+/// wanted, the events are not looked at.
+#[inline]
+pub(super) fn collect(
+    record: &Record,
+    rest: &mut VecDeque<Recorded>,
+    wants_part: impl Fn(&PartView<'_>) -> bool,
+    wants: impl Fn(&Recorded) -> bool,
+) -> Result<Option<Recorded>, Damage> {
     let view = record.view();
-    record.verify_events(&view)?;
     let mut first = None;
-    for part in view.parts().filter(|part| part.role == Role::Append) {
+    let mut verified = false;
+    let appended = view.parts().filter(|part| part.role == Role::Append);
+    for part in appended.filter(wants_part) {
+        if !verified {
+            record.verify_events(&view)?;
+            verified = true;
+        }
         for event in Recorded::of_part(record, &view, part) {
+            let event = event?;
             match &first {
-                None => first = Some(event?),
-                Some(_) => rest.push_back(event?),
+                _ if !wants(&event) => {}
+                None => first = Some(event),
+                Some(_) => rest.push_back(event),
             }
         }
     }

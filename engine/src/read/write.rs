@@ -7,6 +7,7 @@ use crate::expect::Expect;
 use crate::format::{Damage, PartView, RecordView, Role};
 use crate::id::Position;
 use crate::log::catalogue::{Catalogue, Record};
+use crate::read::damaged;
 use crate::read::recorded::Recorded;
 
 /// One write as it is stored: its parts with their conditions, versions and events. A snapshot is stored as a write of its
@@ -20,8 +21,7 @@ pub struct RecordedWrite {
 impl RecordedWrite {
     pub(super) fn new(catalogue: &Catalogue, record: Record) -> Result<RecordedWrite, Error> {
         if let Err(damage) = check(&record) {
-            let error = catalogue.damaged(record.position(), &damage);
-            return Err(error.with_keys(record.view().parts().map(|part| part.key)));
+            return Err(damaged(catalogue, &record, &damage));
         }
         Ok(RecordedWrite { record })
     }

@@ -46,7 +46,7 @@ pub struct Slot {
     last: AtomicU64,
     skip: AtomicU64,
     /// Who waits for the next version.
-    pub(crate) watchers: Followers,
+    pub watchers: Followers,
     key_bytes: u16,
     kind: SlotKind,
 }

@@ -10,8 +10,9 @@
 //! | `top` | followers push (compare-and-swap); the ringer takes all (swap) | who is listed |
 //! | `listed` | its follower sets it before the push, the ringer clears it after the take | whether a push is needed |
 //!
-//! The ringer reads a seat's `next` before it clears `listed`: from then on the follower may push the seat again. It
-//! takes the waker after that: a follower that still saw `listed` has registered its waker before, and the swap tells so.
+//! A seat's `next` belongs to its follower while the seat is not listed, and to the list while it is. So the ringer reads it
+//! before it clears `listed`: from then on the follower may push the seat again. It takes the waker after that: a follower
+//! that still saw `listed` has registered its waker before, and the swap tells so.
 //!
 //! A follower that is stopped between any two steps misses its own wake-up and nobody else's.
 
@@ -20,9 +21,14 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
 use crate::sync::wake_word::{Registration, WakeWord};
 use crate::sync::waker::AtomicWaker;
+
+/// How many leave a list before somebody rings it for them, on average.
+#[cfg(not(loom))]
+const LEAVES_PER_RING: u64 = 64;
 
 /// What wakes one follower, which may sit in several lists.
 #[derive(Debug)]
@@ -35,9 +41,15 @@ pub struct Bell {
 #[derive(Debug)]
 pub struct Seat {
     listed: AtomicBool,
-    next: AtomicPtr<Seat>,
+    next: UnsafeCell<*mut Seat>,
     bell: Arc<Bell>,
 }
+
+// SAFETY: `next` is a number to whoever does not own the list that it leads on in, and it is accessed by one at a time: see
+// the module.
+unsafe impl Send for Seat {}
+// SAFETY: as above.
+unsafe impl Sync for Seat {}
 
 /// A list of followers.
 #[derive(Debug)]
@@ -62,6 +74,11 @@ impl Bell {
         self.word.register()
     }
 
+    /// Task: has no waker called any more, and keeps none.
+    pub fn hush(&self) {
+        drop(self.waker.take());
+    }
+
     fn ring(&self) -> Option<Waker> {
         self.word.wake_all();
         self.waker.take()
@@ -73,9 +90,14 @@ impl Seat {
     pub fn new(bell: &Arc<Bell>) -> Arc<Seat> {
         Arc::new(Seat {
             listed: AtomicBool::new(false),
-            next: AtomicPtr::new(ptr::null_mut()),
+            next: UnsafeCell::new(ptr::null_mut()),
             bell: Arc::clone(bell),
         })
+    }
+
+    /// Whether a list has it, as far as this thread knows.
+    pub fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::Relaxed)
     }
 }
 
@@ -103,14 +125,15 @@ impl Followers {
 
     /// Follower: its seat is rung by the next [`Followers::ring`]. A seat belongs to one list. The look at what is waited for comes after.
     pub fn enlist(&self, seat: &Arc<Seat>) {
-        // AcqRel: pairs with the swap in `ring`. Whoever finds the seat still listed has registered before the ringer
-        // takes the waker.
+        // AcqRel: pairs with the swap in `take`. Whoever finds the seat not listed comes after the ringer that read `next`;
+        // whoever finds it still listed has registered before the ringer takes the waker.
         if !seat.listed.swap(true, ordering!(AcqRel, unless ListsRelaxed)) {
             let raw = Arc::into_raw(Arc::clone(seat)).cast_mut();
             let mut top = self.top.load(Ordering::Relaxed);
             loop {
-                seat.next.store(top, Ordering::Relaxed);
-                // Release: pairs with the Acquire in `ring`: the seat is visible before its address.
+                // SAFETY: we set `listed`, so the seat is ours until it is pushed.
+                seat.next.with_mut(|next| unsafe { *next = top });
+                // Release: pairs with the Acquire in `take`: the seat is visible before its address.
                 match self.top.compare_exchange_weak(top, raw, Ordering::Release, Ordering::Relaxed)
                 {
                     Ok(_) => break,
@@ -138,6 +161,17 @@ impl Followers {
         }
     }
 
+    /// Follower: leaves its seat for good. A seat that is listed stays in the list until the next ring, which may never
+    /// come; so one such leave in [`LEAVES_PER_RING`], drawn at random, rings for nothing and lets go of those who left.
+    #[cfg(not(loom))]
+    pub(crate) fn leave(&self, seat: &Seat, wakers: &mut Vec<Waker>) {
+        // The keys of a hasher of this kind differ from one to the next.
+        let drawn = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), ());
+        if seat.is_listed() && drawn() % LEAVES_PER_RING == 0 {
+            self.ring(wakers);
+        }
+    }
+
     #[cold]
     fn ring_listed(&self, wakers: &mut Vec<Waker>) {
         for seat in self.take() {
@@ -156,7 +190,8 @@ impl Followers {
             if broken!(ClearsFirst) {
                 seat.listed.swap(false, Ordering::AcqRel);
             }
-            next = seat.next.load(Ordering::Relaxed);
+            // SAFETY: the seat was on the list, and is ours until `listed` is cleared.
+            next = seat.next.with(|next| unsafe { *next });
             // AcqRel: pairs with the swap in `enlist`.
             seat.listed.swap(false, ordering!(AcqRel, unless ListsRelaxed));
             Some(seat)
@@ -171,8 +206,7 @@ impl Drop for Followers {
 }
 
 /// Waits until `look` finds something, or the time is over.
-#[cfg(not(loom))]
-pub(crate) fn wait<R>(
+pub fn wait<R>(
     bell: &Bell,
     deadline: Option<std::time::Instant>,
     enlist: impl Fn(),
@@ -233,6 +267,39 @@ mod tests {
         assert_eq!(Arc::strong_count(&bell), 2);
         drop(list);
         assert_eq!(Arc::strong_count(&bell), 1);
+    }
+
+    #[test]
+    fn those_who_left_do_not_pile_up_in_a_list_that_nobody_rings() {
+        let list = Followers::new();
+        let living = Arc::new(Bell::new());
+        living.register(Waker::noop());
+        list.enlist(&Seat::new(&living));
+        let mut wakers = Vec::new();
+        let mut gone = Vec::new();
+        for _ in 0..(if cfg!(miri) { 1_000 } else { 20_000 }) {
+            let bell = Arc::new(Bell::new());
+            let seat = Seat::new(&bell);
+            list.leave(&seat, &mut wakers);
+            list.enlist(&seat);
+            list.leave(&seat, &mut wakers);
+            gone.push(Arc::downgrade(&bell));
+        }
+        assert_eq!(wakers.len(), 1, "the living are woken, once for each time they are listed");
+        let kept = gone.iter().filter(|bell| bell.strong_count() > 0).count();
+        assert!(kept < gone.len() * 9 / 10, "{kept} of {}", gone.len());
+    }
+
+    #[test]
+    fn a_bell_that_is_hushed_keeps_no_waker() {
+        let (bell, list) = (Arc::new(Bell::new()), Followers::new());
+        let seat = Seat::new(&bell);
+        bell.register(Waker::noop());
+        list.enlist(&seat);
+        bell.hush();
+        let mut wakers = Vec::new();
+        list.ring(&mut wakers);
+        assert!(wakers.is_empty() && !seat.is_listed());
     }
 
     #[test]

@@ -1,6 +1,16 @@
-//! The waker of the one task that waits for something.
+//! Wakers: that of the one task that waits for something, and the calling of many.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::task::Waker;
+
+/// Calls wakers. They are foreign code: a panic of one is told in the log, and the others are called.
+pub(crate) fn call(wakers: impl IntoIterator<Item = Waker>) {
+    for waker in wakers {
+        if panic::catch_unwind(AssertUnwindSafe(|| waker.wake())).is_err() {
+            tracing::error!("the waker of a task has panicked");
+        }
+    }
+}
 
 /// Holds a waker between the task that registers it and the thread that takes it.
 #[derive(Debug)]
