@@ -307,18 +307,15 @@ fn who_sleeps_holds_nothing_back() {
             held() == 0
         });
     };
-    // In the middle of a write, in the middle of a flush, with events of the tail image in hand.
+    // In the middle of a write, of a flush, of what the tail image has; with events of it in hand.
     let mut sleeper = store.subscribe(0);
     let mut by_write = store.subscribe(0).writes();
     let mut all = store.subscribe_all().from_now();
-    store.append("a", Expect::Any, (0..5).map(|_| event("E"))).unwrap().wait().unwrap();
-    write();
-    let mut given = Vec::new();
-    for _ in 0..103 {
-        given.push(sleeper.next().unwrap().unwrap());
-    }
-    let mut writes = vec![by_write.next().unwrap().unwrap()];
-    let mut others = vec![all.next().unwrap().unwrap()];
+    let ticket = |_| store.append("a", Expect::Any, (0..5).map(|_| event("E"))).unwrap();
+    (0..50).map(ticket).collect::<Vec<_>>().iter().for_each(|ticket| drop(ticket.wait().unwrap()));
+    let mut given: Vec<_> = (0..103).map(|_| sleeper.next().unwrap().unwrap()).collect();
+    let mut writes: Vec<_> = (0..20).map(|_| by_write.next().unwrap().unwrap()).collect();
+    let mut others: Vec<_> = (0..92).map(|_| all.next().unwrap().unwrap()).collect();
     let segments = store.stats().shards[0].segments;
     for _ in 0..3 {
         write();
