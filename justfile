@@ -22,6 +22,10 @@ doc:
 test:
     .ci/run test
 
+# Ten million steps, each decided on the one before, by sixteen threads, on both back ends.
+soak-deciding:
+    ANNALS_SOAK=1 cargo test --release -p annals --test execute -- a_soak_of_counting --nocapture
+
 examples:
     .ci/run examples
 

@@ -31,8 +31,6 @@ pub(crate) struct Shard {
     pub(crate) read: Arc<ReadSide>,
     pub(crate) links: Arc<Links>,
     threads: Mutex<Option<Threads>>,
-    /// Kept until nobody can look at them any more.
-    ended: Mutex<Option<Ended>>,
     /// Taken while the shard closes: whoever comes second waits for the first.
     closing: Mutex<()>,
 }
@@ -89,6 +87,7 @@ impl Shard {
                 closing: AtomicBool::new(false),
                 counters: Counters::default(),
                 wakers: opening.wakers.clone(),
+                rest: Mutex::new(Vec::new()),
             })
         };
         let Some(lock) = opening.lock else {
@@ -135,15 +134,7 @@ impl Shard {
     fn new(id: ShardId, index: Arc<Index>, links: Arc<Links>, threads: Option<Threads>) -> Shard {
         let decided = Arc::clone(&links) as Arc<dyn Decided>;
         let read = ReadSide::new(Arc::clone(&links.catalogue), Arc::clone(&index), decided);
-        Shard {
-            id,
-            index,
-            read,
-            links,
-            threads: Mutex::new(threads),
-            ended: Mutex::new(None),
-            closing: Mutex::new(()),
-        }
+        Shard { id, index, read, links, threads: Mutex::new(threads), closing: Mutex::new(()) }
     }
 
     #[inline]
@@ -173,7 +164,7 @@ impl Shard {
                 preparer.finish(active, next)
             }
         };
-        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
+        *self.links.rest.lock().unwrap_or_else(PoisonError::into_inner) = ended.rest;
         finished
     }
 
@@ -195,12 +186,6 @@ impl Drop for Shard {
     fn drop(&mut self) {
         if let Err(error) = self.close() {
             tracing::warn!(shard = self.id.0, %error, "the shard did not close cleanly");
-        }
-        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        for request in ended.into_iter().flat_map(|ended| ended.rest) {
-            // SAFETY: nobody is in an append on this shard any more, its log writer has ended, and each request is
-            // in this list once.
-            drop(unsafe { request.into_box() });
         }
     }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use annals::ErrorKind;
 
-const KINDS: [ErrorKind; 16] = [
+const KINDS: [ErrorKind; 17] = [
     ErrorKind::Conflict,
+    ErrorKind::Contended,
     ErrorKind::NotFound,
     ErrorKind::Duplicate,
     ErrorKind::CrossShard,

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use annals::internals::disk::sim::{Order, SimDisk};
 use annals::internals::reserve::pause;
-use annals::{Committed, Error, ErrorKind, Event, Expect, Position, Store, Ticket};
+use annals::{
+    Committed, Error, ErrorKind, Event, Expect, Position, Recorded, State, States, Store, Ticket,
+};
 use common::{Gate, LONG, audit, directory, in_time, numbered, open_sim, small};
 
 /// The number of the stalled write's events; the others' are smaller.
@@ -411,6 +413,149 @@ fn any_number_of_stopped_appends_hold_up_nobody() {
     assert_eq!(stored, landed);
     drop(store);
     audit(&open_sim(&small(), &disk).unwrap());
+}
+
+/// An execution, or a wait for a winner, that will be stopped.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Decision {
+    One,
+    Kept,
+    Several,
+    Client,
+    Refusal,
+    /// Another write comes between its decision and its submission.
+    Overtaken,
+    Winner,
+}
+
+/// How many events there are; a thread may be stopped while it counts.
+#[derive(Clone, Default)]
+struct Events(u64);
+
+impl State for Events {
+    fn apply(&mut self, _: &Recorded) {
+        pause::here("apply");
+        self.0 += 1;
+    }
+}
+
+/// What came of it: the position of the write that was made, if one was.
+type Decided = Result<Option<Committed>, Error>;
+
+impl Decision {
+    fn run(self, store: &Store) -> Decided {
+        let states: States<Events> = store.states(4);
+        let one = |events: &Events| {
+            pause::here("decide on a state");
+            assert!(events.0 > 0, "it was prepared");
+            Ok::<_, u64>(vec![numbered(STALLED)])
+        };
+        let executed = match self {
+            Decision::One | Decision::Overtaken => store.execute("a", one),
+            Decision::Kept => states.execute("b", one),
+            Decision::Several => store.execute_all(["a", "c", "b"], |events: &[Events]| {
+                Ok(vec![one(&events[0])?, vec![], one(&events[2])?])
+            }),
+            Decision::Client => store.executor().client(78, 1).execute("a", one),
+            Decision::Refusal => store.execute("a", |events: &Events| Err(events.0)),
+            Decision::Winner => {
+                let lost = store.append("a", Expect::Absent, [numbered(STALLED)]).unwrap_err();
+                return match lost.winner() {
+                    Some(winner) => winner.wait().map(|()| None),
+                    None => Err(lost),
+                };
+            }
+        };
+        let answer = executed.wait()?;
+        assert_eq!(answer.is_err(), self == Decision::Refusal);
+        Ok(answer.unwrap_or(None))
+    }
+}
+
+/// Returns whether it was stopped at all.
+fn stall_decision(decision: Decision, nth: usize, close_first: bool) -> bool {
+    let disk = SimDisk::new(nth as u64);
+    let store = open_sim(&small(), &disk).unwrap();
+    disk.set_order(if nth.is_multiple_of(2) { Order::Fifo } else { Order::Random });
+    prepare(&store);
+    let gate = Gate::default();
+    let (tell, told) = mpsc::channel();
+    let stopped = thread::spawn({
+        let (store, gate) = (store.clone(), gate.clone());
+        move || {
+            let (mut steps, tell_end) = (Vec::new(), tell.clone());
+            let mut overtaken = decision != Decision::Overtaken;
+            let others = store.clone();
+            pause::on_this_thread(move |step| {
+                steps.push(step);
+                if step == "submit" && !std::mem::replace(&mut overtaken, true) {
+                    let others = others.clone();
+                    let between = move || others.append("a", Expect::Any, [numbered(2)]).map(drop);
+                    let _closed_perhaps = thread::spawn(between).join().unwrap();
+                }
+                if steps.len() == nth + 1 {
+                    let _nobody_listens = tell.send(steps.clone());
+                    gate.wait();
+                }
+            });
+            let outcome = decision.run(&store);
+            let _stopped_before = tell_end.send(Vec::new());
+            outcome
+        }
+    });
+    let steps = told.recv_timeout(LONG).unwrap();
+    let context = format!("{decision:?}, closed first {close_first}, stopped at {steps:?}");
+    let was_stopped = !steps.is_empty();
+    if was_stopped {
+        let others = store.clone();
+        in_time(&format!("others, {context}"), move || {
+            go_on(&others, Kind::Any, 0);
+            // They decide too, on what it decides on.
+            for decision in [Decision::Kept, Decision::Several, Decision::Refusal, Decision::Winner]
+            {
+                decision.run(&others).unwrap();
+            }
+        });
+        if close_first {
+            let other = store.clone();
+            in_time(&format!("closing, {context}"), move || other.close()).unwrap();
+        }
+    }
+    gate.open();
+    let outcome = in_time(&context, move || stopped.join().unwrap());
+    let allowed = |error: &Error| close_first && error.kind() == ErrorKind::Closed;
+    assert!(outcome.as_ref().err().is_none_or(allowed), "{context}: {outcome:?}");
+    drop(store);
+    let store = open_sim(&small(), &disk).unwrap();
+    let stored = audit(&store);
+    let stalled = stored.iter().filter(|write| write.number() == STALLED).count();
+    let written = matches!(outcome, Ok(Some(_)));
+    assert_eq!(stalled, usize::from(written) + 2 * usize::from(was_stopped), "{context}");
+    if let Ok(Some(done)) = outcome {
+        assert!(stored.iter().any(|write| write.position == done.position()), "{context}");
+    }
+    was_stopped
+}
+
+fn stall_decisions(decisions: &[Decision]) {
+    for &decision in decisions {
+        for close_first in [false, true] {
+            let stopped =
+                (0..100).take_while(|nth| stall_decision(decision, *nth, close_first)).count();
+            // The fewest steps are those of a wait for a winner: acquire, submit, wake.
+            assert!((2..100).contains(&stopped), "{decision:?} was stopped at {stopped} steps");
+        }
+    }
+}
+
+#[test]
+fn a_stopped_execution_holds_up_nobody() {
+    stall_decisions(&[Decision::One, Decision::Kept, Decision::Several]);
+}
+
+#[test]
+fn a_stopped_execution_that_is_told_something_else_holds_up_nobody() {
+    stall_decisions(&[Decision::Client, Decision::Refusal, Decision::Overtaken, Decision::Winner]);
 }
 
 /// Stops a thread that holds permits for a write of several blocks.

@@ -1,6 +1,6 @@
 //! Reading what is accepted and not yet durable, out of the requests that wait for the log writer.
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::read::{Decided, Pending, Records, unplaced};
 use crate::reserve::accepted::{self, Published};
 use crate::reserve::slot_ref::SlotRef;
@@ -22,12 +22,17 @@ impl Decided for Links {
             })
         });
         let records = records?;
-        if let Some(failed) = self.intake.halted().filter(|why| why.kind() == ErrorKind::Stopped)
-            && !records.is_empty()
-        {
-            return Err(failed.clone());
+        if !records.is_empty() {
+            self.check_failed()?;
         }
         let Published { version, quiet } = published;
         Ok(Pending { published: version, below: version.max(above), quiet, records })
+    }
+}
+
+impl Links {
+    /// Whether what is accepted can still become durable: not if a flush has failed, also while the shard closed.
+    pub(super) fn check_failed(&self) -> Result<(), Error> {
+        self.catalogue.following().ended().cloned().unwrap_or(Ok(()))
     }
 }

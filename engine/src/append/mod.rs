@@ -99,10 +99,10 @@ impl Shard {
     /// makes the difference.
     pub(crate) fn version_accepted(&self, slot: SlotRef) -> Result<u64, Error> {
         let seen = epoch::pinned(|guard| look_at(Some(slot), guard));
-        match self.links.intake.halted().filter(|why| why.kind() == ErrorKind::Stopped) {
-            Some(failed) if !seen.settled => Err(failed.clone()),
-            _ => Ok(seen.version),
+        if !seen.settled {
+            self.links.check_failed()?;
         }
+        Ok(seen.version)
     }
 
     /// Reserves and submits a request that is encoded and planned.

@@ -76,10 +76,12 @@ impl<R> Execution<R> {
         limit: Duration,
     ) -> Option<Result<Result<Option<Committed>, R>, Error>> {
         if let Stage::Appended(ticket) | Stage::Declined(_, ticket) = &self.0 {
-            let answer = ticket.wait_timeout(limit);
-            if answer.is_err() && !ticket.is_resolved() {
-                return None;
-            }
+            let answer = match ticket.wait_timeout(limit) {
+                Ok(committed) => Ok(committed),
+                Err(_) if !ticket.is_resolved() => return None,
+                // Perhaps it has been resolved since the time was over.
+                Err(_) => ticket.wait(),
+            };
             return Some(self.take().finish(answer));
         }
         Some(self.take().finish_resolved())

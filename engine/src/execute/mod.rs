@@ -35,6 +35,7 @@ use crate::index::SlotKey;
 use crate::key::{self, KeyBuf};
 use crate::read::Folded;
 use crate::reserve::slot_ref::SlotRef;
+use crate::reserve::step;
 use crate::shard::Shard;
 use crate::store::Store;
 use crate::sync::backoff::Backoff;
@@ -195,8 +196,10 @@ impl<'a, S: State> Executor<'a, S> {
                 backoff.wait();
             }
             for (subject, state) in subjects.iter_mut().zip(&mut *states) {
+                step!("fold");
                 self.fold(shard, subject, state)?;
             }
+            step!("look at all");
             if !all_at_once(shard, subjects)? {
                 continue;
             }
@@ -303,6 +306,7 @@ impl<'a, S: State> Executor<'a, S> {
         subjects: &[Subject],
         answer: Result<(), R>,
     ) -> Result<Execution<R>, Error> {
+        step!("decline");
         // The original of a retry may have landed, and be what the decision was made against.
         if let Some(made) = self.made_before(shard, subjects)? {
             return Ok(Execution::appended(made));

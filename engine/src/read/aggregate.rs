@@ -169,7 +169,10 @@ impl Read {
                 self.version = self.pending.back().map_or(durable, |(version, _)| *version);
                 self.stage = Stage::Snapshot(newest);
             }
-            Err(error) => (self.version, self.stage) = (0, Stage::Failed(error)),
+            Err(error) => {
+                self.pending.clear();
+                (self.version, self.stage) = (0, Stage::Failed(error));
+            }
         }
         self
     }
@@ -208,9 +211,14 @@ impl Read {
                 None => self.next_durable()?,
             }
         } else {
-            match self.next_durable()? {
-                Some(record) => Some(record),
-                None => self.next_pending(|version, start| version >= start.unwrap_or(0)),
+            match self.next_durable() {
+                Ok(Some(record)) => Some(record),
+                Ok(None) => self.next_pending(|version, start| version >= start.unwrap_or(0)),
+                Err(error) => {
+                    // What is accepted comes after what could not be read.
+                    self.pending.clear();
+                    return Err(error);
+                }
             }
         };
         let (Some(record), Some(chain)) = (record, &self.chain) else { return Ok(false) };

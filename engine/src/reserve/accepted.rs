@@ -31,6 +31,7 @@ pub fn visit<P>(
     mut see: impl FnMut(&Entry<P>, &P),
 ) -> Published {
     loop {
+        step!("visit");
         let word = slot.word();
         match standing::<P>(word, guard) {
             Standing::Tick(_) => {
@@ -43,10 +44,12 @@ pub fn visit<P>(
                 decide::decide(write, guard);
             }
             Standing::Decided(top, accepted) => {
-                let version = slot.version();
+                // A model that breaks this asks for what is above a version that it knows from an earlier guard.
+                let version = if broken!(ReadsBeforeGuard) { above } else { slot.version() };
                 let known = version.max(above);
                 let mut next = if accepted { Some(top) } else { covered(top, known, guard) };
                 while let Some(entry) = next {
+                    step!("follow");
                     if entry.version_after > known.max(entry.version_before) {
                         // SAFETY: a write lives as long as its entries, and its payload changes no more.
                         see(entry, unsafe { &(*entry.write).payload });

@@ -15,7 +15,7 @@
 use crate::id::Position;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::followers::Followers;
-use crate::sync::ordering;
+use crate::sync::{broken, ordering};
 
 /// What a slot stands for. All kinds live in one index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -176,8 +176,14 @@ impl Slot {
 
     /// Log writer, and recovery: shows a durable version. Whoever sees the version finds it from `head`.
     pub fn publish_version(&self, version: u64, head: Position) {
-        self.head.store(head.get(), Ordering::Release);
+        if !broken!(PublishesHeadLast) {
+            self.head.store(head.get(), Ordering::Release);
+        }
+        // Release: pairs with the Acquire in `version`, so that `head` is visible with it.
         self.version.store(version, ordering!(Release, unless PublishesRelaxed));
+        if broken!(PublishesHeadLast) {
+            self.head.store(head.get(), Ordering::Release);
+        }
     }
 
     /// Log writer: the tick last published.

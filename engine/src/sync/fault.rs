@@ -71,6 +71,10 @@ pub enum Fault {
     ForgetsCovered,
     /// What an entry covers is followed though it is published.
     FollowsPublished,
+    /// What was published is read before the guard was taken, under which entries are followed.
+    ReadsBeforeGuard,
+    /// The version is shown before the position of its record.
+    PublishesHeadLast,
     /// What was published is not fenced before followers are looked for.
     RingsFollowersUnfenced,
     /// A follower looks at what it waits for without fencing first.

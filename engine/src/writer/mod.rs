@@ -72,6 +72,8 @@ pub(crate) struct Links {
     pub(crate) counters: Counters,
     /// Where wakers of tasks are called.
     pub(crate) wakers: std::sync::mpsc::Sender<Vec<Waker>>,
+    /// What the log writer left. It is freed with the links: whoever follows a slot has come by them.
+    pub(crate) rest: Mutex<Vec<WriteRef<Payload>>>,
 }
 
 impl Links {
@@ -97,6 +99,17 @@ impl Links {
         let taken = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.intake.preparation.set_ready(0);
         taken
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        let rest = self.rest.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for request in rest.drain(..) {
+            // SAFETY: appends and accepted reads have the links, so nobody looks at a slot any more; the log writer has
+            // ended, and each request is in this list once.
+            drop(unsafe { request.into_box() });
+        }
     }
 }
 
@@ -178,7 +191,7 @@ pub(crate) struct Ended {
     pub(crate) failure: Option<Error>,
     /// The segment it was filling, and how many bytes of it are used.
     pub(crate) active: Option<(Prepared, u32)>,
-    /// Requests that other threads may still look at. They are freed with the shard.
+    /// Requests that other threads may still look at.
     pub(crate) rest: Vec<WriteRef<Payload>>,
 }
 

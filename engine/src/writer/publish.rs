@@ -168,6 +168,8 @@ impl LogWriter {
             ),
         );
         self.failure = Some(stopped.clone());
+        // Before anybody is told that a write has failed: from then on no read may show it.
+        self.links.catalogue.following().end(Err(stopped.clone()));
         let last = self.links.intake.halt(stopped);
         let mut groups = GroupSet::default();
         for mut flight in std::mem::take(&mut self.flights) {
