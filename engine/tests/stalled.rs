@@ -528,7 +528,7 @@ fn stall_decision(decision: Decision, nth: usize, close_first: bool) -> bool {
     drop(store);
     let store = open_sim(&small(), &disk).unwrap();
     let stored = audit(&store);
-    let stalled = stored.iter().filter(|write| write.number() == STALLED).count();
+    let stalled = stored.iter().filter(|write| write.has_number(STALLED)).count();
     let written = matches!(outcome, Ok(Some(_)));
     assert_eq!(stalled, usize::from(written) + 2 * usize::from(was_stopped), "{context}");
     if let Ok(Some(done)) = outcome {

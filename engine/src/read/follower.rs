@@ -11,7 +11,6 @@ use std::time::Instant;
 use crate::log::catalogue::Catalogue;
 use crate::read::Slot;
 use crate::sync::followers::{self, Bell, Followers, Seat};
-use crate::sync::waker;
 
 /// How many records a source passes over before it lets its caller look at the clock.
 pub(super) const RECORDS_AT_ONCE: usize = 4096;
@@ -141,11 +140,13 @@ pub(super) fn now<S: Source>(source: &mut S) -> Option<S::Item> {
 impl Drop for Follower {
     fn drop(&mut self) {
         self.bell.hush();
-        let mut wakers = Vec::new();
         for (list, seat) in &self.seats {
-            list.followers().leave(seat, &mut wakers);
+            // Who waits for the watermark goes with the next flush anyway.
+            if let List::Slot(Slot { slot, log, .. }) = list {
+                // SAFETY: the list of the log is rung by the log writer alone, which keeps the index of its slots.
+                unsafe { slot.watchers.leave(seat, &log.following().followers) };
+            }
         }
-        waker::call(wakers);
     }
 }
 

@@ -48,10 +48,11 @@ use crate::key;
 use crate::log::catalogue::{Catalogue, Record};
 use crate::reserve::slot_ref::SlotRef;
 
-/// A slot, and what keeps it alive.
+/// A slot, what keeps it alive, and the log whose writer rings its watchers.
 #[derive(Clone, Debug)]
 struct Slot {
     slot: SlotRef,
+    log: Arc<Catalogue>,
     _index: Arc<Index>,
 }
 
@@ -142,7 +143,8 @@ impl ReadSide {
     fn slot_to_watch(&self, key: SlotKey<'_>) -> Result<Slot, Error> {
         let found = self.index.insert(self.index.hash(key), key);
         let (slot, _) = found.map_err(|OutOfMemory| Error::out_of_memory("the index"))?;
-        Ok(Slot { slot, _index: Arc::clone(&self.index) })
+        let log = Arc::clone(&self.catalogue);
+        Ok(Slot { slot, log, _index: Arc::clone(&self.index) })
     }
 
     /// The write at a position below the watermark, or one that a slot names.

@@ -14,9 +14,11 @@
 //! before it clears `listed`: from then on the follower may push the seat again. It takes the waker after that: a follower
 //! that still saw `listed` has registered its waker before, and the swap tells so.
 //!
-//! A follower that is stopped between any two steps misses its own wake-up and nobody else's.
+//! A follower that is stopped between any two steps misses its own wake-up and nobody else's. So it never takes a list
+//! itself: a seat that it leaves listed goes with the next ring. A list that is rarely rung gets its ring from another one
+//! that is rung more often: some of those who leave sit down there for it.
 
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -26,7 +28,7 @@ use crate::sync::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
 use crate::sync::wake_word::{Registration, WakeWord};
 use crate::sync::waker::AtomicWaker;
 
-/// How many leave a list before somebody rings it for them, on average.
+/// How many leave a list before one of them has it rung, on average.
 #[cfg(not(loom))]
 const LEAVES_PER_RING: u64 = 64;
 
@@ -43,9 +45,11 @@ pub struct Seat {
     listed: AtomicBool,
     next: UnsafeCell<*mut Seat>,
     bell: Arc<Bell>,
+    /// A list that is to be rung with this seat.
+    with: Option<NonNull<Followers>>,
 }
 
-// SAFETY: `next` is a number to whoever does not own the list that it leads on in, and it is accessed by one at a time: see
+// SAFETY: `with` is shared as a reference would be. `next` is a number to whoever does not own the list that it leads on in, and it is accessed by one at a time: see
 // the module.
 unsafe impl Send for Seat {}
 // SAFETY: as above.
@@ -92,6 +96,7 @@ impl Seat {
             listed: AtomicBool::new(false),
             next: UnsafeCell::new(ptr::null_mut()),
             bell: Arc::clone(bell),
+            with: None,
         })
     }
 
@@ -161,14 +166,22 @@ impl Followers {
         }
     }
 
-    /// Follower: leaves its seat for good. A seat that is listed stays in the list until the next ring, which may never
-    /// come; so one such leave in [`LEAVES_PER_RING`], drawn at random, rings for nothing and lets go of those who left.
+    /// Follower: leaves its seat for good. If that is listed, it stays until the next ring, which may never come; so one
+    /// such leave in [`LEAVES_PER_RING`], drawn at random, has this list rung with the next ring of `often`.
+    ///
+    /// # Safety
+    ///
+    /// This list is alive whenever `often` is rung.
     #[cfg(not(loom))]
-    pub(crate) fn leave(&self, seat: &Seat, wakers: &mut Vec<Waker>) {
-        // The keys of a hasher of this kind differ from one to the next.
-        let drawn = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), ());
-        if seat.is_listed() && drawn() % LEAVES_PER_RING == 0 {
-            self.ring(wakers);
+    pub(crate) unsafe fn leave(&self, seat: &Seat, often: &Followers) {
+        if seat.is_listed() && crate::sync::backoff::draw().is_multiple_of(LEAVES_PER_RING) {
+            let gone = Seat {
+                listed: AtomicBool::new(false),
+                next: UnsafeCell::new(ptr::null_mut()),
+                bell: Arc::new(Bell::new()),
+                with: Some(NonNull::from(self)),
+            };
+            often.enlist(&Arc::new(gone));
         }
     }
 
@@ -176,6 +189,10 @@ impl Followers {
     fn ring_listed(&self, wakers: &mut Vec<Waker>) {
         for seat in self.take() {
             wakers.extend(seat.bell.ring());
+            if let Some(list) = seat.with {
+                // SAFETY: whoever left the seat here has promised that it is alive.
+                unsafe { list.as_ref() }.ring(wakers);
+            }
         }
     }
 
@@ -270,24 +287,28 @@ mod tests {
     }
 
     #[test]
-    fn those_who_left_do_not_pile_up_in_a_list_that_nobody_rings() {
-        let list = Followers::new();
+    fn those_who_left_go_with_the_next_ring_of_the_other_list() {
+        let (list, often) = (Followers::new(), Followers::new());
         let living = Arc::new(Bell::new());
         living.register(Waker::noop());
         list.enlist(&Seat::new(&living));
-        let mut wakers = Vec::new();
         let mut gone = Vec::new();
         for _ in 0..(if cfg!(miri) { 1_000 } else { 20_000 }) {
             let bell = Arc::new(Bell::new());
             let seat = Seat::new(&bell);
-            list.leave(&seat, &mut wakers);
+            // SAFETY: both lists live to the end of the test.
+            unsafe { list.leave(&seat, &often) };
             list.enlist(&seat);
-            list.leave(&seat, &mut wakers);
+            // SAFETY: as above.
+            unsafe { list.leave(&seat, &often) };
             gone.push(Arc::downgrade(&bell));
         }
-        assert_eq!(wakers.len(), 1, "the living are woken, once for each time they are listed");
-        let kept = gone.iter().filter(|bell| bell.strong_count() > 0).count();
-        assert!(kept < gone.len() * 9 / 10, "{kept} of {}", gone.len());
+        let kept = || gone.iter().filter(|bell| bell.strong_count() > 0).count();
+        assert_eq!(kept(), gone.len(), "nobody who leaves takes the list");
+        let mut wakers = Vec::new();
+        often.ring(&mut wakers);
+        assert_eq!((kept(), wakers.len()), (0, 1), "the living are woken for nothing");
+        assert!(often.is_empty() && list.is_empty());
     }
 
     #[test]
