@@ -51,9 +51,10 @@ fn ship(store: &Store, key: &str, mut order: Order) -> Result<u64, Box<dyn Error
             Ok(ticket) => return Ok(ticket.wait()?.version()),
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 println!("{error}");
-                // The winner may not be durable yet, and reads show only what is: a check of what was accepted
-                // resolves when it is.
-                store.write().check(key, Expect::Exists).submit()?.wait()?;
+                // The winner may not be durable yet, and reads show only what is.
+                if let Some(winner) = error.winner() {
+                    winner.wait()?;
+                }
                 order.catch_up(store, key)?;
             }
             Err(error) => return Err(error.into()),

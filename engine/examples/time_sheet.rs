@@ -48,9 +48,10 @@ fn add_until_full(store: &Store, client: &str, start: &Barrier) -> Result<Tally,
             }
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 tally.conflicts += 1;
-                // The winner may not be durable yet, and reads show only what is: a check of what was accepted
-                // resolves when it is.
-                store.write().check(SHEET, Expect::Exists).submit()?.wait()?;
+                // The winner may not be durable yet, and reads show only what is.
+                if let Some(winner) = error.winner() {
+                    winner.wait()?;
+                }
             }
             Err(error) => return Err(error),
         }

@@ -53,7 +53,9 @@ fn transfer(store: &Store, from: u64, to: u64, amount: i64) -> Result<bool, anna
             Ok(ticket) => return ticket.wait().map(|_| true),
             // Wait until the winner is durable: reads show nothing that is not.
             Err(error) if error.kind() == ErrorKind::Conflict => {
-                store.write().check(key(from), Expect::Exists).submit()?.wait()?;
+                if let Some(winner) = error.winner() {
+                    winner.wait()?;
+                }
             }
             Err(error) => return Err(error),
         }

@@ -23,6 +23,9 @@ impl Error {
     /// the aggregate is at now waits for this first.
     #[must_use]
     pub fn winner(&self) -> Option<Winner> {
+        if self.kind() != ErrorKind::Conflict {
+            return None;
+        }
         let place = self.place()?.upgrade();
         let shard = place.and_then(|place| place.downcast::<Shard>().ok());
         let closed = || Error::new(ErrorKind::Closed, "the store is closed");
@@ -46,9 +49,15 @@ impl Winner {
     /// # Errors
     ///
     /// As [`wait`](Winner::wait); [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) also when the time is over. It can be
-    /// waited for again.
+    /// waited for again; [`is_resolved`](Winner::is_resolved) tells the two apart.
     pub fn wait_timeout(&self, limit: Duration) -> Result<(), Error> {
         self.0.as_ref().map_err(Error::clone)?.wait_timeout(limit).map(drop)
+    }
+
+    /// Whether waiting would return at once.
+    #[must_use]
+    pub fn is_resolved(&self) -> bool {
+        self.0.as_ref().map_or(true, Ticket::is_resolved)
     }
 }
 

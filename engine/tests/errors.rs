@@ -72,6 +72,7 @@ fn numbers_that_callers_were_promised() {
     for (kind, code) in [
         (ErrorKind::Conflict, 2003),
         (ErrorKind::Duplicate, 2002),
+        (ErrorKind::Contended, 2004),
         (ErrorKind::NotFound, 2005),
         (ErrorKind::CrossShard, 9001),
     ] {

@@ -24,7 +24,7 @@ pub struct States<S> {
 }
 
 /// Where states are taken from and kept.
-pub(super) trait Recall<S> {
+pub(super) trait Recall<S>: Send + Sync {
     /// A copy of the state of the aggregate with this slot.
     fn recall(&self, slot: SlotRef) -> Option<Recalled<S>>;
 

@@ -50,7 +50,9 @@ pub fn visit<P>(
                 let mut next = if accepted { Some(top) } else { covered(top, known, guard) };
                 while let Some(entry) = next {
                     step!("follow");
-                    if entry.version_after > known.max(entry.version_before) {
+                    if entry.version_after > known.max(entry.version_before)
+                        || broken!(FollowsPublished)
+                    {
                         // SAFETY: a write lives as long as its entries, and its payload changes no more.
                         see(entry, unsafe { &(*entry.write).payload });
                     }
