@@ -2,16 +2,13 @@
 //!
 //! The tests in a browser need Chromium. Where there is none they say so and check nothing.
 
-use std::{
-    io::Write,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bench::report::page::render;
 use serde_json::Value;
 use tempfile::TempDir;
 
-#[path = "page/browser.rs"]
+#[path = "../../engine/tests/common/browser.rs"]
 mod browser;
 #[path = "page/fixture.rs"]
 mod fixture;
@@ -140,10 +137,7 @@ struct Shown {
 
 /// The page in a browser; none where there is no browser.
 fn shown(width: u32, scheme: &str, scripts: bool) -> Option<Shown> {
-    let Some(chromium) = browser::chromium() else {
-        let _ = writeln!(std::io::stderr(), "SKIP: the page in a browser (no Chromium)");
-        return None;
-    };
+    let chromium = browser::chromium_for("the benchmark's page in a browser")?;
     let turn = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::tempdir().expect("a folder");
     let page = folder.path().join("page.html");
@@ -153,7 +147,7 @@ fn shown(width: u32, scheme: &str, scripts: bool) -> Option<Shown> {
     if !scripts {
         browser.call("Emulation.setScriptExecutionDisabled", serde_json::json!({ "value": true }));
     }
-    browser.open(&page);
+    browser.open(&format!("file://{}", page.display()));
     if scripts {
         browser.settle();
     }

@@ -5,7 +5,7 @@
 
 use std::{
     env,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Write},
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -24,6 +24,16 @@ pub fn chromium() -> Option<PathBuf> {
         ["chromium", "chromium-browser", "google-chrome"].map(|name| folder.join(name))
     });
     named.into_iter().chain(usual).find(|path| path.is_file())
+}
+
+/// Where Chromium is. Where it is not, says what is therefore not checked, and fails if `ANNALS_NO_SKIP` says so.
+pub fn chromium_for(what: &str) -> Option<PathBuf> {
+    let found = chromium();
+    if found.is_none() {
+        assert!(env::var_os("ANNALS_NO_SKIP").is_none_or(|no| no != "1"), "no Chromium for {what}");
+        let _ = writeln!(io::stderr(), "SKIP: {what} (no Chromium)");
+    }
+    found
 }
 
 /// A browser with one tab.
@@ -120,10 +130,10 @@ impl Browser {
         }
     }
 
-    /// Opens a page from disk and waits until it is loaded.
-    pub fn open(&mut self, page: &Path) {
+    /// Opens a page and waits until it is loaded.
+    pub fn open(&mut self, url: &str) {
         self.events.clear();
-        self.call("Page.navigate", json!({ "url": format!("file://{}", page.display()) }));
+        self.call("Page.navigate", json!({ "url": url }));
         let loaded = |event: &Value| event["method"] == "Page.loadEventFired";
         while !self.events.iter().any(loaded) {
             let event = self.hear();
@@ -160,16 +170,21 @@ impl Browser {
         self.call("Emulation.setEmulatedMedia", json!({ "features": [feature] }));
     }
 
-    /// Everything that a sound page does not do: messages to the console, exceptions, dialogues, requests for anything but itself.
+    /// Everything that a sound page does not do: messages to the console, exceptions, dialogues, requests for anything but itself
+    /// and what else the server that it is from has.
     pub fn complaints(&mut self) -> Vec<String> {
         // What the page did until now has been told when this is answered.
         self.settle();
         let wrong = |event: &Value| match event["method"].as_str() {
             Some("Network.requestWillBeSent") => {
-                let request = &event["params"]["request"];
-                let url = request["url"].as_str().unwrap_or_default();
-                let itself = request["url"] == event["params"]["documentURL"];
-                !(itself && url.starts_with("file:") || url.starts_with("data:"))
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                let url = text(&event["params"]["request"]["url"]);
+                let page = text(&event["params"]["documentURL"]);
+                let origin = page.starts_with("http://").then(|| page.splitn(4, '/').take(3));
+                let server = origin.map(|parts| parts.collect::<Vec<_>>().join("/") + "/");
+                !(url == page && url.starts_with("file:")
+                    || server.is_some_and(|server| url.starts_with(&server))
+                    || url.starts_with("data:"))
             }
             Some(method) => [
                 "Log.entryAdded",
