@@ -52,8 +52,8 @@ const EVENTS_KEPT: usize = 1024;
 ///
 /// # Errors
 ///
-/// An error is the last item, and comes once: `Corrupt` or `Io` where the log can't be read; `Stopped` when the shard has stopped
-/// taking writes and everything durable was given; `Invalid` for a position above the end of the log.
+/// An error is the last item, and comes once: `Corrupt` or `Io` where the log can't be read; `Stopped` when the shard
+/// has stopped taking writes and everything durable was given; `Invalid` for a position above the end of the log.
 /// [`position`](Subscription::position) says where to go on.
 #[must_use]
 pub struct Subscription {

@@ -1,7 +1,7 @@
 //! A watch of all aggregates whose keys begin alike.
 //!
-//! The log writer rings the slot of a prefix when an aggregate below it changes. Which one, the watch learns from the log: it reads the
-//! heads of the records from where it was. So it costs no memory however long nobody asks it.
+//! The log writer rings the slot of a prefix when an aggregate below it changes. Which one, the watch learns from the
+//! log: it reads the heads of the records from where it was. So it costs no memory however long nobody asks it.
 
 use std::collections::{BTreeMap, btree_map};
 use std::fmt;
@@ -15,16 +15,16 @@ use crate::read::ReadSide;
 use crate::read::follower::{Follower, List, RECORDS_AT_ONCE, Source, Step, waiting};
 use crate::read::trail::Trail;
 
-/// Watches all aggregates whose keys begin alike, on every shard: gives the key of one that has changed since the watch was made,
-/// and the version that it then has.
+/// Watches all aggregates whose keys begin alike, on every shard: gives the key of one that has changed since the watch
+/// was made, and the version that it then has.
 ///
 /// What changes several times among the next 4,096 writes that are read is given once, with the newest version. An aggregate's
 /// versions only rise; between aggregates there is no order. It does not keep the store open, and ends when that is closed.
 ///
 /// # Errors
 ///
-/// For each shard, an error is the last item and comes once, and the other shards go on: `Corrupt` or `Io` where the log can't be read,
-/// `Stopped` when the shard has stopped taking writes and everything durable was given.
+/// For each shard, an error is the last item and comes once, and the other shards go on: `Corrupt` or `Io` where the log
+/// can't be read, `Stopped` when the shard has stopped taking writes and everything durable was given.
 #[must_use]
 pub struct PrefixWatch {
     follower: Follower,

@@ -45,8 +45,7 @@ pub struct Seat {
     bell: Arc<Bell>,
 }
 
-// SAFETY: `next` is a number to whoever does not own the list that it leads on in, and it is accessed by one at a time: see
-// the module.
+// SAFETY: `next` is accessed by one thread at a time, each after the other by way of `listed` and `top`: see the module.
 unsafe impl Send for Seat {}
 // SAFETY: as above.
 unsafe impl Sync for Seat {}
@@ -123,7 +122,8 @@ impl Followers {
         Followers { top: AtomicPtr::new(ptr::null_mut()) }
     }
 
-    /// Follower: its seat is rung by the next [`Followers::ring`]. A seat belongs to one list. The look at what is waited for comes after.
+    /// Follower: its seat is rung by the next [`Followers::ring`]. A seat belongs to one list. The look at what is waited
+    /// for comes after.
     pub fn enlist(&self, seat: &Arc<Seat>) {
         // AcqRel: pairs with the swap in `take`. Whoever finds the seat not listed comes after the ringer that read `next`;
         // whoever finds it still listed has registered before the ringer takes the waker.
@@ -163,6 +163,7 @@ impl Followers {
 
     /// Follower: leaves its seat for good. A seat that is listed stays in the list until the next ring, which may never
     /// come; so one such leave in [`LEAVES_PER_RING`], drawn at random, rings for nothing and lets go of those who left.
+    /// The living whom it takes off the list are its to wake, the tasks by the wakers that it hands out.
     #[cfg(not(loom))]
     pub(crate) fn leave(&self, seat: &Seat, wakers: &mut Vec<Waker>) {
         // The keys of a hasher of this kind differ from one to the next.
