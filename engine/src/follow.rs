@@ -40,8 +40,8 @@ impl Store {
 
     /// Watches all aggregates whose keys begin so, on every shard; an empty prefix watches all that there are.
     ///
-    /// Each prefix that was watched keeps a place in the index of every shard, and each *length* of a prefix that was watched costs
-    /// every later write a look into that index: watch few lengths.
+    /// Each prefix that was watched keeps a place in the index of every shard, and each *length* of a prefix that was
+    /// watched costs every later write a look into that index: watch few lengths.
     ///
     /// # Errors
     ///

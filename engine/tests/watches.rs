@@ -7,29 +7,19 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use annals::internals::disk::sim::{Fault, Op, Order, SimDisk};
 use annals::{Error, ErrorKind, Expect, Options, PrefixWatch, Store, Watch};
-use common::{LONG, directory, event, in_time, numbered, open_sim, small};
-use futures::Stream;
+use common::{LONG, Rings, directory, event, eventually, in_time, numbered, open_sim, poll, small};
+use futures::Stream as _;
 
 const SHORT: Duration = Duration::from_millis(30);
 
 fn append(store: &Store, key: &str) -> u64 {
     store.append(key, Expect::Any, [event("E")]).unwrap().wait().unwrap().version()
-}
-
-/// Waits until something holds, and fails if it never does.
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !holds() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        thread::sleep(Duration::from_millis(1));
-    }
 }
 
 /// The smallest executor: one future on one thread.
@@ -50,26 +40,6 @@ fn block_on<F: Future>(future: F) -> F::Output {
         assert!(Instant::now() < deadline, "the task was not woken");
         thread::park_timeout(LONG);
     }
-}
-
-/// Counts how often it is woken.
-#[derive(Default)]
-struct Rings(AtomicUsize);
-
-impl Rings {
-    fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl Wake for Rings {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-fn poll<S: Stream + Unpin>(stream: &mut S, rings: &Arc<Rings>) -> Poll<Option<S::Item>> {
-    Pin::new(stream).poll_next(&mut Context::from_waker(&Waker::from(Arc::clone(rings))))
 }
 
 #[test]

@@ -12,7 +12,8 @@
 //!
 //! A walk that *follows* lasts: it goes on when the watermark has moved, and between two records it must not keep a
 //! chunk of the tail image. So it looks at a flush through a *window*, a copy of at most 64 KiB or one record, and fetches
-//! the next one from wherever the log then is. What is mapped is not copied. It also holds its first flush to the one before it.
+//! the next one from wherever the log then is. What is mapped is not copied. It also holds the first flush to the one
+//! before, so that it never begins behind a gap.
 
 use std::fmt;
 use std::sync::Arc;

@@ -28,6 +28,18 @@ pub(super) enum Step<T> {
     Ended,
 }
 
+impl<T> Step<T> {
+    /// The same with another item.
+    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Step<U> {
+        match self {
+            Step::Item(item) => Step::Item(change(item)),
+            Step::More => Step::More,
+            Step::Nothing => Step::Nothing,
+            Step::Ended => Step::Ended,
+        }
+    }
+}
+
 /// What a follower follows.
 pub(super) trait Source {
     type Item;
@@ -160,8 +172,8 @@ impl fmt::Debug for Follower {
 macro_rules! waiting {
     ($type:ty, $item:ty) => {
         impl $type {
-            /// The next item, waited for until `limit` is over. `None` if there was none by then, or if there will be none
-            /// any more: [`is_ended`](Self::is_ended) tells.
+            /// The next item, waited for until `limit` is over. `None` if there was none by then, or if there will be
+            /// none any more: [`is_ended`](Self::is_ended) tells.
             pub fn next_timeout(&mut self, limit: std::time::Duration) -> Option<$item> {
                 // A limit beyond all time is none.
                 let deadline = std::time::Instant::now().checked_add(limit);
@@ -173,15 +185,15 @@ macro_rules! waiting {
                 crate::read::follower::now(&mut self.source)
             }
 
-            /// As a task: the next item, or `None` if there will be none any more. What is not given when this is dropped comes
-            /// next.
+            /// As a task: the next item, or `None` if there will be none any more. What is not given when this is
+            /// dropped comes next.
             pub async fn next_async(&mut self) -> Option<$item> {
                 let Self { follower, source, .. } = self;
                 std::future::poll_fn(move |context| follower.poll(source, context)).await
             }
 
-            /// Whether nothing comes any more, as the last call has found: it gave an error, or the store is closed (or was
-            /// opened for reading alone) and everything was given.
+            /// Whether nothing comes any more, as the last call has found: it gave an error, or the store is closed (or
+            /// was opened for reading alone) and everything was given.
             #[must_use]
             pub fn is_ended(&self) -> bool {
                 crate::read::follower::Source::is_ended(&self.source)

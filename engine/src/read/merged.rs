@@ -14,12 +14,14 @@ use crate::read::trail::Trail;
 
 /// Follows all shards of a store: gives the number of the shard with each event.
 ///
-/// The order of each shard is kept, and the events of one write come one after the other. Between shards there is no order; they take
-/// turns, a write each, as long as they have some. All else is as with a [`Subscription`](crate::Subscription).
+/// The order of each shard is kept, and the events of one write come one after the other. Between shards there is no
+/// order; they take turns, a write each, as long as they have some. All else is as with a
+/// [`Subscription`](crate::Subscription).
 ///
 /// # Errors
 ///
-/// As with a [`Subscription`](crate::Subscription), for each shard: an error is the last item of its shard, and the others go on.
+/// As with a [`Subscription`](crate::Subscription), for each shard: an error is the last item of its shard, and the
+/// others go on.
 #[must_use]
 pub struct MergedSubscription {
     follower: Follower,

@@ -3,8 +3,8 @@
 //! A read takes the watermark first, then the slot's head, and from there on needs neither locks nor guards: what it hands
 //! out keeps the bytes it points to alive. It knows nothing of the log writer.
 //!
-//! What follows is a [`Source`](follower::Source), which reads what is there, beside a [`Follower`](follower::Follower), which
-//! waits for more. A source of events or writes goes along a [`Trail`](trail::Trail).
+//! What follows is a [`Source`](follower::Source), which reads what is there, beside a [`Follower`](follower::Follower),
+//! which waits for more. A source of events or writes goes along a [`Trail`](trail::Trail).
 
 mod aggregate;
 mod chain;

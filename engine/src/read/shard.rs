@@ -90,8 +90,8 @@ impl LogRead {
     }
 }
 
-/// The first event of a record, of those parts and events that are wanted. Those behind it are appended to `rest`. If no part is
-/// wanted, the events are not looked at.
+/// The first event of a record, of those parts and events that are wanted. Those behind it are appended to `rest`. If
+/// no part is wanted, the events are not looked at.
 #[inline]
 pub(super) fn collect(
     record: &Record,

@@ -52,8 +52,8 @@ const EVENTS_KEPT: usize = 1024;
 ///
 /// # Errors
 ///
-/// An error is the last item, and comes once: `Corrupt` or `Io` where the log can't be read; `Stopped` when the shard has stopped
-/// taking writes and everything durable was given; `Invalid` for a position above the end of the log.
+/// An error is the last item, and comes once: `Corrupt` or `Io` where the log can't be read; `Stopped` when the shard
+/// has stopped taking writes and everything durable was given; `Invalid` for a position above the end of the log.
 /// [`position`](Subscription::position) says where to go on.
 #[must_use]
 pub struct Subscription {
@@ -122,11 +122,8 @@ impl Source for Events {
         }
         for _ in 0..RECORDS_AT_ONCE {
             let record = match self.trail.step() {
-                Step::Item(Ok(record)) => record,
-                Step::Item(Err(error)) => return Step::Item(Err(error)),
-                Step::More => return Step::More,
-                Step::Nothing => return Step::Nothing,
-                Step::Ended => return Step::Ended,
+                Ok(record) => record,
+                Err(none) => return none.map(Err),
             };
             match self.filter.events(&record, &mut self.rest) {
                 Ok(Some(first)) => return self.give(first),
@@ -252,11 +249,8 @@ impl Source for Writes {
     fn step(&mut self) -> Step<Self::Item> {
         for _ in 0..RECORDS_AT_ONCE {
             let record = match self.trail.step() {
-                Step::Item(Ok(record)) => record,
-                Step::Item(Err(error)) => return Step::Item(Err(error)),
-                Step::More => return Step::More,
-                Step::Nothing => return Step::Nothing,
-                Step::Ended => return Step::Ended,
+                Ok(record) => record,
+                Err(none) => return none.map(Err),
             };
             let position = record.position();
             match self.filter.passes(&record) {

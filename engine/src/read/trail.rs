@@ -83,50 +83,49 @@ impl Trail {
         damaged(self.catalogue(), record, damage)
     }
 
-    /// Reads the next record.
-    pub(super) fn step(&mut self) -> Step<Result<Record, Error>> {
+    /// Reads the next record, or says why there is none; the item is then the error that ends the trail.
+    pub(super) fn step(&mut self) -> Result<Record, Step<Error>> {
         if self.ended {
-            return Step::Ended;
+            return Err(Step::Ended);
         }
         let step = self.look();
-        self.ended = matches!(step, Step::Ended | Step::Item(Err(_)));
+        self.ended = matches!(step, Err(Step::Ended | Step::Item(_)));
         step
     }
 
-    fn look(&mut self) -> Step<Result<Record, Error>> {
+    fn look(&mut self) -> Result<Record, Step<Error>> {
         if let Some(error) = self.failed.take() {
-            return Step::Item(Err(error));
+            return Err(Step::Item(error));
         }
-        if let Some(asked) = self.asked.take()
-            && let Err(error) = self.check(asked)
-        {
-            return Step::Item(Err(error));
+        if let Some(asked) = self.asked.take() {
+            self.check(asked).map_err(Step::Item)?;
         }
         loop {
             if let Some(record) = self.walk.next() {
-                return Step::Item(record);
+                return record.map_err(Step::Item);
             }
             // In this order: once the end is seen, the watermark moves no more.
             let ended = self.catalogue().following().ended().cloned();
             if self.walk.refresh() {
                 continue;
             }
-            return match ended {
+            return Err(match ended {
                 None => Step::Nothing,
                 Some(Ok(())) => Step::Ended,
-                Some(Err(why)) => Step::Item(Err(why)),
-            };
+                Some(Err(why)) => Step::Item(why),
+            });
         }
     }
 
     /// Refuses a position that the log has not reached.
-    fn check(&mut self, asked: Position) -> Result<(), Error> {
+    fn check(&self, asked: Position) -> Result<(), Error> {
         let end = self.catalogue().watermark();
         if asked <= end {
             return Ok(());
         }
         Err(Error::invalid(format!(
-            "shard {}: expected a position of at most {end}, where the log ends, found {asked}: the store is perhaps an older copy",
+            "shard {}: expected a position of at most {end}, where the log ends, found {asked}: \
+             the store is perhaps an older copy",
             self.catalogue().shard()
         )))
     }

@@ -34,8 +34,8 @@ use crate::read::follower::{Follower, List, Source, Step, waiting};
 ///
 /// # Errors
 ///
-/// An error is the last item, and comes once: `Corrupt` or `Io` if the newest record can't be read, `Stopped` when the shard has
-/// stopped taking writes and the newest durable version was given.
+/// An error is the last item, and comes once: `Corrupt` or `Io` if the newest record can't be read, `Stopped` when the
+/// shard has stopped taking writes and the newest durable version was given.
 #[must_use]
 pub struct Watch {
     follower: Follower,

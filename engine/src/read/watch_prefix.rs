@@ -1,7 +1,7 @@
 //! A watch of all aggregates whose keys begin alike.
 //!
-//! The log writer rings the slot of a prefix when an aggregate below it changes. Which one, the watch learns from the log: it reads the
-//! heads of the records from where it was. So it costs no memory however long nobody asks it.
+//! The log writer rings the slot of a prefix when an aggregate below it changes. Which one, the watch learns from the
+//! log: it reads the heads of the records from where it was. So it costs no memory however long nobody asks it.
 
 use std::collections::{BTreeMap, btree_map};
 use std::fmt;
@@ -15,16 +15,17 @@ use crate::read::ReadSide;
 use crate::read::follower::{Follower, List, RECORDS_AT_ONCE, Source, Step, waiting};
 use crate::read::trail::Trail;
 
-/// Watches all aggregates whose keys begin alike, on every shard: gives the key of one that has changed since the watch was made,
-/// and the version that it then has.
+/// Watches all aggregates whose keys begin alike, on every shard: gives the key of one that has changed since the watch
+/// was made, and the version that it then has.
 ///
-/// What changes several times among the next 4,096 writes that are read is given once, with the newest version. An aggregate's
-/// versions only rise; between aggregates there is no order. It does not keep the store open, and ends when that is closed.
+/// What changes several times among the next 4,096 writes that are read is given once, with the newest version. An
+/// aggregate's versions only rise; between aggregates there is no order. It does not keep the store open, and ends when
+/// that is closed.
 ///
 /// # Errors
 ///
-/// For each shard, an error is the last item and comes once, and the other shards go on: `Corrupt` or `Io` where the log can't be read,
-/// `Stopped` when the shard has stopped taking writes and everything durable was given.
+/// For each shard, an error is the last item and comes once, and the other shards go on: `Corrupt` or `Io` where the log
+/// can't be read, `Stopped` when the shard has stopped taking writes and everything durable was given.
 #[must_use]
 pub struct PrefixWatch {
     follower: Follower,
@@ -43,26 +44,16 @@ struct Changes {
 }
 
 impl Changes {
-    /// Reads on in one shard, as far as one look goes.
+    /// Reads on in one shard, as far as one look goes; says what comes behind that.
     fn read(&mut self, shard: usize) -> Step<()> {
         let Some(trail) = self.shards.get_mut(shard) else { return Step::Ended };
         let mut found: BTreeMap<Box<[u8]>, u64> = BTreeMap::new();
-        let mut step = Step::More;
+        let mut behind = Step::More;
         for _ in 0..RECORDS_AT_ONCE {
             let record = match trail.step() {
-                Step::Item(Ok(record)) => record,
-                Step::Item(Err(error)) => {
-                    self.failed = Some(error);
-                    step = Step::Item(());
-                    break;
-                }
-                Step::More => break,
-                Step::Nothing => {
-                    step = Step::Nothing;
-                    break;
-                }
-                Step::Ended => {
-                    step = Step::Ended;
+                Ok(record) => record,
+                Err(none) => {
+                    behind = none.map(|error| self.failed = Some(error));
                     break;
                 }
             };
@@ -74,11 +65,13 @@ impl Changes {
                 }
             }
         }
-        if !found.is_empty() {
-            step = Step::Item(());
-        }
         self.found = found.into_iter();
-        step
+        behind
+    }
+
+    /// What was read and is not given yet.
+    fn at_hand(&mut self) -> Option<<Changes as Source>::Item> {
+        self.found.next().map(Ok).or_else(|| self.failed.take().map(Err))
     }
 }
 
@@ -86,21 +79,20 @@ impl Source for Changes {
     type Item = Result<(Box<[u8]>, u64), Error>;
 
     fn step(&mut self) -> Step<Self::Item> {
+        if let Some(item) = self.at_hand() {
+            return Step::Item(item);
+        }
         let (mut more, mut open) = (false, false);
-        for _ in 0..=self.shards.len() {
-            if let Some(change) = self.found.next() {
-                return Step::Item(Ok(change));
-            }
-            if let Some(error) = self.failed.take() {
-                return Step::Item(Err(error));
-            }
+        for _ in 0..self.shards.len() {
             let shard = self.turn;
-            self.turn = (shard + 1) % self.shards.len().max(1);
+            self.turn = (shard + 1) % self.shards.len();
             match self.read(shard) {
-                Step::Item(()) => {}
-                Step::More => more = true,
+                Step::Item(()) | Step::More => more = true,
                 Step::Nothing => open = true,
                 Step::Ended => {}
+            }
+            if let Some(item) = self.at_hand() {
+                return Step::Item(item);
             }
         }
         match (more, open) {

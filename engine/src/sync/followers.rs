@@ -49,8 +49,8 @@ pub struct Seat {
     with: Option<NonNull<Followers>>,
 }
 
-// SAFETY: `with` is shared as a reference would be. `next` is a number to whoever does not own the list that it leads on in, and it is accessed by one at a time: see
-// the module.
+// SAFETY: `with` is shared as a reference would be. `next` is accessed by one thread at a time, each after the other by way
+// of `listed` and `top`: see the module.
 unsafe impl Send for Seat {}
 // SAFETY: as above.
 unsafe impl Sync for Seat {}
@@ -128,7 +128,8 @@ impl Followers {
         Followers { top: AtomicPtr::new(ptr::null_mut()) }
     }
 
-    /// Follower: its seat is rung by the next [`Followers::ring`]. A seat belongs to one list. The look at what is waited for comes after.
+    /// Follower: its seat is rung by the next [`Followers::ring`]. A seat belongs to one list. The look at what is waited
+    /// for comes after.
     pub fn enlist(&self, seat: &Arc<Seat>) {
         // AcqRel: pairs with the swap in `take`. Whoever finds the seat not listed comes after the ringer that read `next`;
         // whoever finds it still listed has registered before the ringer takes the waker.

@@ -4,14 +4,18 @@
 #![allow(dead_code)]
 
 use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use annals::internals::disk::sim::SimDisk;
 use annals::internals::open_on;
 use annals::{Error, Event, Expect, Options, Position, Role, Store};
+use futures::Stream;
 
 /// Longer than anything takes that does not hang.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -56,6 +60,36 @@ pub fn in_time<R: Send + 'static>(what: &str, run: impl FnOnce() -> R + Send + '
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic),
     }
+}
+
+/// Waits until something holds, and fails if it never does.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A waker that counts how often it is called.
+#[derive(Default)]
+pub struct Rings(AtomicUsize);
+
+impl Rings {
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Wake for Rings {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Polls a stream once.
+pub fn poll<S: Stream + Unpin>(stream: &mut S, rings: &Arc<Rings>) -> Poll<Option<S::Item>> {
+    Pin::new(stream).poll_next(&mut Context::from_waker(&Waker::from(Arc::clone(rings))))
 }
 
 /// Something that threads wait behind until it is opened for good.
