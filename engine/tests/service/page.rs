@@ -103,7 +103,7 @@ fn in_a_browser_the_page_places_and_ships() {
             "the focus stays in the row"
         );
         assert_eq!(service.version(&id), json!(2));
-        assert_eq!(service.feed(None).next().unwrap().data["placed"], json!(1));
+        until(browser, "document.querySelector('#placed').innerText === '1'");
         assert_eq!(browser.complaints(), [""; 0]);
 
         // A refusal is told.
@@ -117,7 +117,7 @@ fn in_a_browser_the_page_places_and_ships() {
 
 #[test]
 fn in_a_browser_a_lost_answer_is_asked_for_again_with_the_same_key() {
-    in_browser(1280, "light", |browser, service, _| {
+    in_browser(1280, "light", |browser, _service, _| {
         until(browser, "document.querySelector('#link').innerText === 'Live'");
         browser.evaluate(
             "window.keys = [];
@@ -134,7 +134,7 @@ fn in_a_browser_a_lost_answer_is_asked_for_again_with_the_same_key() {
         until(browser, "document.querySelector('#said').innerText.endsWith('is placed.')");
         assert_eq!(browser.evaluate("keys.length"), 2);
         assert_eq!(browser.evaluate("keys[0] === keys[1]"), true);
-        assert_eq!(service.feed(None).next().unwrap().data["placed"], json!(1));
+        until(browser, "document.querySelector('#placed').innerText === '1'");
         assert_eq!(browser.complaints(), [""; 0]);
     });
 }

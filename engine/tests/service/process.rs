@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,8 @@ pub struct Service {
     pub process: Child,
     pub url: String,
     agent: Agent,
+    /// The highest position that was acknowledged.
+    newest: AtomicU64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -61,7 +64,8 @@ impl Service {
         let settings = Agent::config_builder().http_status_as_error(false);
         // An idle connection of before would fail after a restart.
         let settings = settings.max_idle_connections(0).timeout_recv_response(Some(LONG));
-        Service { process, url, agent: settings.timeout_recv_body(Some(LONG)).build().into() }
+        let agent = settings.timeout_recv_body(Some(LONG)).build().into();
+        Service { process, url, agent, newest: AtomicU64::new(0) }
     }
 
     pub fn port(&self) -> &str {
@@ -95,7 +99,11 @@ impl Service {
             "" => request,
             key => request.header("idempotency-key", key),
         };
-        answer(request.send(body)?)
+        let answer = answer(request.send(body)?)?;
+        if let Some(position) = answer.body["position"].as_str() {
+            self.newest.fetch_max(position.parse().unwrap(), Ordering::Relaxed);
+        }
+        Ok(answer)
     }
 
     pub fn post(&self, path: &str, key: &str, body: &str) -> Answer {
@@ -124,7 +132,14 @@ impl Service {
         self.get(&format!("/orders/{id}")).body["version"].clone()
     }
 
+    /// The events, once the projection, which follows a moment later, has what was acknowledged.
     pub fn feed(&self, last: Option<&str>) -> Feed {
+        let deadline = Instant::now() + LONG;
+        let reached = || self.get("/health").body["position"].as_str().unwrap().parse();
+        while reached().is_ok_and(|at: u64| at < self.newest.load(Ordering::Relaxed)) {
+            assert!(Instant::now() < deadline, "the projection stands still");
+            thread::sleep(Duration::from_millis(1));
+        }
         let request = self.agent.get(format!("{}/events", self.url));
         let request = match last {
             Some(last) => request.header("last-event-id", last),
