@@ -40,7 +40,7 @@ fn main() -> Result<()> {
     if let (Some(orders), Some(counts)) = (arguments.next(), arguments.next()) {
         return project(Path::new(&orders), Path::new(&counts));
     }
-    let dir = tempfile::tempdir_in("/var/tmp").or_else(|_| tempfile::tempdir())?;
+    let dir = tempfile::tempdir_in(".")?;
     let (orders, counts) = (dir.path().join("orders"), dir.path().join("counts"));
     place_orders(&orders)?;
 

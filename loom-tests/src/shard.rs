@@ -16,9 +16,21 @@ use annals::internals::sync::epoch::{Domain, Guard};
 use annals::internals::sync::watermark::Watermark;
 use loom::cell::UnsafeCell;
 
-/// What the log writer knows a write by. The cell is written before the submission and read by the log writer, so
+/// What the log writer and accepted reads know a write by. The cell is written before the submission and read after it, so
 /// that the model checker sees whether the one is visible to the other.
-pub type Payload = UnsafeCell<&'static str>;
+#[derive(Debug)]
+pub struct Payload(UnsafeCell<&'static str>);
+
+// SAFETY: it is written before it is shared; if a broken model does otherwise, the checker says so.
+unsafe impl Sync for Payload {}
+
+impl Deref for Payload {
+    type Target = UnsafeCell<&'static str>;
+
+    fn deref(&self) -> &UnsafeCell<&'static str> {
+        &self.0
+    }
+}
 
 /// What a write asks of a slot, and what it has seen there.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +118,7 @@ impl Shard {
 
     /// A write that nobody else has seen.
     pub fn write(&self, name: &'static str, parts: &[Part]) -> Box<Write<Payload>> {
-        let mut write = Write::new(UnsafeCell::new(""));
+        let mut write = Write::new(Payload(UnsafeCell::new("")));
         write.payload.with_mut(|place| {
             // SAFETY: nobody else has the write.
             unsafe { *place = name };

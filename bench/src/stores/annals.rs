@@ -156,7 +156,7 @@ fn accepted_or_conflict(
     }
 }
 
-/// Why a decision on a [`Count`] refuses.
+/// Why a decision on a count refuses.
 #[derive(Clone, Copy, Debug)]
 pub struct Overflow;
 
