@@ -13,7 +13,7 @@ use std::thread;
 use annals::internals::disk::sim::{Fault, Op, Order, SimDisk};
 use annals::internals::reserve::pause;
 use annals::{Backend, Error, ErrorKind, Event, Expect, Options, Position, Read, Store, Ticket};
-use common::{LONG, audit, directory, in_time, numbered, open_sim, small};
+use common::{LONG, audit, directory, fail_next_sync, in_time, numbered, open_sim, small};
 
 /// Memory that is free says nothing any more: whoever still looks there is found out.
 struct Poisoning;
@@ -410,18 +410,6 @@ fn a_rejected_write_hides_nothing_and_is_not_seen() {
     }
 }
 
-/// The next sync fails, and the device goes on.
-fn fail(disk: &SimDisk) {
-    disk.plan(Fault {
-        op: Op::Sync,
-        nth: 1,
-        lasting: false,
-        kind: io::ErrorKind::Other,
-        short: false,
-    });
-    disk.set_order(Order::Fifo);
-}
-
 /// What never became durable is not shown; what is durable still is.
 fn check_failed(store: &Store) {
     for key in ["a", "b"] {
@@ -445,7 +433,7 @@ fn what_failed_to_become_durable_is_not_shown() {
     for seed in 0..10 {
         let (disk, store) = held(seed);
         let tickets = add_five(&store);
-        fail(&disk);
+        fail_next_sync(&disk);
         for ticket in tickets {
             ticket.wait_timeout(LONG).unwrap_err();
         }
@@ -466,7 +454,7 @@ fn what_failed_while_the_store_was_closing_is_not_shown() {
     }
     // It closes, and nothing has failed yet.
     check_all_ways(&store, 2);
-    fail(&disk);
+    fail_next_sync(&disk);
     for ticket in tickets {
         ticket.wait_timeout(LONG).unwrap_err();
     }
@@ -483,7 +471,7 @@ fn a_read_that_outlives_its_store_may_still_be_accepted() {
         let tickets = add_five(&store);
         let (before, after) = (store.read("a").accepted(), store.read("a"));
         if fails {
-            fail(&disk);
+            fail_next_sync(&disk);
         } else {
             disk.set_order(Order::Fifo);
         }

@@ -7,36 +7,16 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread::{self};
 use std::time::{Duration, Instant};
 
 use annals::internals::disk::sim::{Order, SimDisk};
 use annals::{Committed, Error, ErrorKind, Expect, Options, Store, Ticket};
-use common::{LONG, audit, directory, event, in_time, numbered, open_sim, small};
+use common::{LONG, audit, block_on, directory, event, in_time, numbered, open_sim, small};
 use futures::executor::LocalPool;
 use futures::stream::FuturesUnordered;
 use futures::task::LocalSpawnExt;
 use futures::{FutureExt, StreamExt};
-
-/// The smallest executor: one future on one thread.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = std::pin::pin!(future);
-    let deadline = Instant::now() + LONG;
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return output;
-        }
-        assert!(Instant::now() < deadline, "the task was not woken");
-        thread::park_timeout(LONG);
-    }
-}
 
 /// Counts how often it is woken, and who holds it.
 #[derive(Default)]

@@ -4,18 +4,17 @@
 mod common;
 
 use std::collections::VecDeque;
-use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use annals::internals::disk::sim::{Fault, Op, Order, SimDisk};
+use annals::internals::disk::sim::{Order, SimDisk};
 use annals::{
     Backend, Committed, Error, ErrorKind, Event, Execution, Expect, Options, Recorded, State,
     States, Store,
 };
-use common::{LONG, audit, directory, in_time, numbered, open_sim, small};
+use common::{LONG, audit, directory, fail_next_sync, in_time, numbered, open_sim, small};
 
 const THREADS: u64 = 16;
 const BACKENDS: [Backend; 2] = [Backend::Uring, Backend::Blocking];
@@ -354,6 +353,8 @@ fn a_call_that_cannot_be_right_is_refused() {
     assert_eq!(kind(store.execute::<Sum, ()>("", |_| Ok(vec![]))), ErrorKind::Invalid);
     let one_list = |_: &[Sum]| Ok(vec![vec![numbered(1)]]);
     assert_eq!(kind(store.execute_all(["a", "b"], one_list)), ErrorKind::Invalid);
+    let one_empty_list = |_: &[Sum]| Ok(vec![vec![]]);
+    assert_eq!(kind(store.execute_all(["a", "b"], one_empty_list)), ErrorKind::Invalid);
     let large = |_: &Sum| Ok(vec![Event::new("E", vec![0; 64 << 20])]);
     assert_eq!(kind(store.execute("a", large)), ErrorKind::TooLarge);
     assert_eq!(
@@ -491,17 +492,6 @@ fn held(seed: u64) -> (Arc<SimDisk>, Store) {
     (disk, store)
 }
 
-fn fail(disk: &SimDisk) {
-    disk.plan(Fault {
-        op: Op::Sync,
-        nth: 1,
-        lasting: false,
-        kind: io::ErrorKind::Other,
-        short: false,
-    });
-    disk.set_order(Order::Fifo);
-}
-
 fn eight(sum: &Sum) -> Result<Vec<Event>, u64> {
     if sum.0 + 8 > 40 { Err(sum.0) } else { Ok(vec![numbered(8)]) }
 }
@@ -558,7 +548,7 @@ fn an_answer_that_rests_on_what_failed_is_not_given() {
     for seed in 0..10 {
         let (disk, store) = held(seed);
         let executions = rest_on_it(&store);
-        fail(&disk);
+        fail_next_sync(&disk);
         for (nth, execution) in executions.into_iter().enumerate() {
             let error = in_time("an answer", move || execution.wait()).unwrap_err();
             let unknown = [ErrorKind::OutcomeUnknown, ErrorKind::NotWritten];
@@ -803,7 +793,7 @@ fn a_loser_is_told_that_the_winner_failed() {
     let (disk, store) = held(4);
     let (early, late) = (conflict(&store), conflict(&store));
     let winner = early.winner().unwrap();
-    fail(&disk);
+    fail_next_sync(&disk);
     let failed = in_time("the winner", move || winner.wait()).unwrap_err();
     assert_eq!(failed.kind(), ErrorKind::OutcomeUnknown, "{failed}");
     let stopped = late.winner().unwrap();

@@ -111,26 +111,38 @@ struct Stopped {
     steps: Vec<&'static str>,
 }
 
+/// Stops the calling thread before its `nth` step from now on, and tells the steps up to it. Another write comes in between
+/// before the first submission, if there is a store for it.
+fn stop_this_thread(
+    nth: usize,
+    tell: mpsc::Sender<Vec<&'static str>>,
+    gate: Gate,
+    mut others: Option<Store>,
+) {
+    let mut steps = Vec::new();
+    pause::on_this_thread(move |step| {
+        steps.push(step);
+        if step == "submit"
+            && let Some(others) = others.take()
+        {
+            let between = move || others.append("a", Expect::Any, [numbered(2)]).map(drop);
+            let _closed_perhaps = thread::spawn(between).join().unwrap();
+        }
+        if steps.len() == nth + 1 {
+            let _nobody_listens = tell.send(steps.clone());
+            gate.wait();
+        }
+    });
+}
+
 /// Starts an append on a thread of its own and returns when that stands before its `nth` step, or is done.
 fn stop_at(kind: Kind, store: &Store, nth: usize, gate: &Gate) -> Stopped {
     let (tell, told) = mpsc::channel();
     let (store, gate) = (store.clone(), gate.clone());
     let thread = thread::spawn(move || {
-        let (mut steps, tell_end) = (Vec::new(), tell.clone());
-        let others = store.clone();
-        let mut interferes = matches!(kind, Kind::Loser | Kind::WideLoser);
-        pause::on_this_thread(move |step| {
-            steps.push(step);
-            if step == "submit" && std::mem::take(&mut interferes) {
-                let others = others.clone();
-                let between = move || others.append("a", Expect::Any, [numbered(2)]).map(drop);
-                let _closed_perhaps = thread::spawn(between).join().unwrap();
-            }
-            if steps.len() == nth + 1 {
-                let _nobody_listens = tell.send(steps.clone());
-                gate.wait();
-            }
-        });
+        let tell_end = tell.clone();
+        let overtaken = matches!(kind, Kind::Loser | Kind::WideLoser);
+        stop_this_thread(nth, tell, gate, overtaken.then(|| store.clone()));
         let submitted = kind.submit(&store);
         let _stopped_before = tell_end.send(Vec::new());
         submitted
@@ -483,21 +495,9 @@ fn stall_decision(decision: Decision, nth: usize, close_first: bool) -> bool {
     let stopped = thread::spawn({
         let (store, gate) = (store.clone(), gate.clone());
         move || {
-            let (mut steps, tell_end) = (Vec::new(), tell.clone());
-            let mut overtaken = decision != Decision::Overtaken;
-            let others = store.clone();
-            pause::on_this_thread(move |step| {
-                steps.push(step);
-                if step == "submit" && !std::mem::replace(&mut overtaken, true) {
-                    let others = others.clone();
-                    let between = move || others.append("a", Expect::Any, [numbered(2)]).map(drop);
-                    let _closed_perhaps = thread::spawn(between).join().unwrap();
-                }
-                if steps.len() == nth + 1 {
-                    let _nobody_listens = tell.send(steps.clone());
-                    gate.wait();
-                }
-            });
+            let tell_end = tell.clone();
+            let overtaken = decision == Decision::Overtaken;
+            stop_this_thread(nth, tell, gate, overtaken.then(|| store.clone()));
             let outcome = decision.run(&store);
             let _stopped_before = tell_end.send(Vec::new());
             outcome

@@ -3,43 +3,24 @@
 mod common;
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::thread::{self};
+use std::time::Duration;
 
-use annals::internals::disk::sim::{Fault, Op, Order, SimDisk};
+use annals::internals::disk::sim::{Op, Order, SimDisk};
 use annals::{Error, ErrorKind, Expect, Options, PrefixWatch, Store, Watch};
-use common::{LONG, Rings, directory, event, eventually, in_time, numbered, open_sim, poll, small};
+use common::{
+    Rings, block_on, directory, event, eventually, fail_next_sync, in_time, numbered, open_sim,
+    poll, small,
+};
 use futures::Stream as _;
 
 const SHORT: Duration = Duration::from_millis(30);
 
 fn append(store: &Store, key: &str) -> u64 {
     store.append(key, Expect::Any, [event("E")]).unwrap().wait().unwrap().version()
-}
-
-/// The smallest executor: one future on one thread.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = std::pin::pin!(future);
-    let deadline = Instant::now() + LONG;
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return output;
-        }
-        assert!(Instant::now() < deadline, "the task was not woken");
-        thread::park_timeout(LONG);
-    }
 }
 
 #[test]
@@ -264,14 +245,7 @@ fn a_watch_shows_nothing_that_is_not_durable_and_tells_why_there_is_no_more() {
     eventually("the flush is written", || disk.count(Op::Write) > before);
     assert!(watch.next_timeout(SHORT).is_none() && prefix.next_timeout(SHORT).is_none());
     assert_eq!((watch.version().unwrap(), rings.count()), (1, 0));
-    disk.plan(Fault {
-        op: Op::Sync,
-        nth: 1,
-        lasting: false,
-        kind: io::ErrorKind::Other,
-        short: false,
-    });
-    disk.set_order(Order::Fifo);
+    fail_next_sync(&disk);
     ticket.wait().unwrap_err();
     let stopped = |error: Error| assert_eq!(error.kind(), ErrorKind::Stopped, "{error}");
     stopped(watch.next().unwrap().unwrap_err());

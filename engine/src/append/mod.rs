@@ -105,6 +105,11 @@ impl Shard {
         Ok(seen.version)
     }
 
+    /// Whether something is accepted on a slot that is not durable yet.
+    pub(crate) fn is_pending(&self, slot: SlotRef) -> bool {
+        !epoch::pinned(|guard| look_at(Some(slot), guard)).settled
+    }
+
     /// Reserves and submits a request that is encoded and planned.
     pub(crate) fn submit(
         self: &Arc<Self>,

@@ -204,6 +204,9 @@ impl<'a, S: State> Executor<'a, S> {
                 continue;
             }
             let decisions = match decide(states) {
+                Ok(decisions) if decisions.len() != subjects.len() => {
+                    return Err(miscounted(subjects.len(), decisions.len()));
+                }
                 Ok(decisions) if decisions.iter().any(|events| !events.is_empty()) => decisions,
                 declined => return self.decline(shard, subjects, declined.map(drop)),
             };
@@ -272,13 +275,6 @@ impl<'a, S: State> Executor<'a, S> {
         subjects: &[Subject],
         decisions: Decisions,
     ) -> Result<Ticket, Error> {
-        if decisions.len() != subjects.len() {
-            return Err(Error::invalid(format!(
-                "a decision on {} aggregates has events for {}: expected a list for each, in order",
-                subjects.len(),
-                decisions.len()
-            )));
-        }
         if let ([subject], None) = (subjects, self.client) {
             let target = subject.target();
             let events = &mut decisions.into_iter().flatten();
@@ -326,6 +322,13 @@ impl Subject {
     fn expect(&self) -> Expect {
         if self.version == 0 { Expect::Absent } else { Expect::Version(self.version) }
     }
+}
+
+#[cold]
+fn miscounted(expected: usize, found: usize) -> Error {
+    Error::invalid(format!(
+        "a decision on {expected} aggregates has events for {found}: expected a list for each, in order"
+    ))
 }
 
 fn find(shard: &Shard, subject: &Subject) -> Option<SlotRef> {

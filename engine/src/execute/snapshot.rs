@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::State;
 use crate::append::Target;
+use crate::index::SlotKey;
 use crate::key::Shown;
 use crate::reserve::slot_ref::SlotRef;
 use crate::shard::Shard;
@@ -47,6 +48,11 @@ pub(super) fn save<S: State>(
     state: &S,
     bytes_max: usize,
 ) {
+    let key = SlotKey::Snapshot(target.key);
+    // The one that somebody else has just saved will do.
+    if shard.find(shard.index.hash(key), key).is_some_and(|slot| shard.is_pending(slot)) {
+        return;
+    }
     let Some(bytes) = state.encode() else { return };
     let saved = shard.save_snapshot(target, version, bytes.into(), bytes_max, Patience::Refuse);
     if let Err(error) = saved {

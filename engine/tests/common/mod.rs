@@ -4,15 +4,16 @@
 #![allow(dead_code)]
 
 use std::collections::HashMap;
+use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use annals::internals::disk::sim::SimDisk;
+use annals::internals::disk::sim::{Fault, Op, Order, SimDisk};
 use annals::internals::open_on;
 use annals::{Error, Event, Expect, Options, Position, Role, Store};
 use futures::Stream;
@@ -45,6 +46,18 @@ pub fn open_sim(options: &Options, disk: &Arc<SimDisk>) -> Result<Store, Error> 
     open_on(options, Arc::clone(disk) as _)
 }
 
+/// The next sync fails, and the device goes on.
+pub fn fail_next_sync(disk: &SimDisk) {
+    disk.plan(Fault {
+        op: Op::Sync,
+        nth: 1,
+        lasting: false,
+        kind: io::ErrorKind::Other,
+        short: false,
+    });
+    disk.set_order(Order::Fifo);
+}
+
 /// Runs something on a thread of its own, and fails the test if it hangs.
 pub fn in_time<R: Send + 'static>(what: &str, run: impl FnOnce() -> R + Send + 'static) -> R {
     let (done, finished) = mpsc::channel();
@@ -68,6 +81,26 @@ pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(Instant::now() < deadline, "never: {what}");
         thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The smallest executor: one future on one thread.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = std::pin::pin!(future);
+    let deadline = Instant::now() + LONG;
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        assert!(Instant::now() < deadline, "the task was not woken");
+        thread::park_timeout(LONG);
     }
 }
 
