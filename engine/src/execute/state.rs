@@ -37,6 +37,9 @@ pub trait State: Default {
     const SNAPSHOT_EVERY: u64 = 0;
 
     /// Takes in the next event. Events come in order, each once. It can't refuse: they have happened.
+    ///
+    /// It does nothing else: an execution also shows it events that are not durable yet, and folds for attempts that are
+    /// lost.
     fn apply(&mut self, event: &Recorded);
 
     /// The state as bytes for a snapshot; `None` unless the state can be kept so.
