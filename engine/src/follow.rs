@@ -5,8 +5,8 @@ use crate::read::{MergedSubscription, PrefixWatch, Subscription, Watch};
 use crate::store::Store;
 
 impl Store {
-    /// Follows one shard: its events from a position on, in the order of its log, and then those that become durable.
-    /// If there is no such shard, an error is the only item.
+    /// Follows one shard: its events from the start of its log or from a position on, in the order of the log, and then
+    /// those that become durable. Shards are counted from 0; if there is no such shard, an error is the only item.
     pub fn subscribe(&self, shard: u16) -> Subscription {
         if let Some(side) = self.sides().nth(shard.into()) {
             return side.subscribe();
@@ -25,8 +25,8 @@ impl Store {
         MergedSubscription::new(self.sides().map(|side| &**side))
     }
 
-    /// Watches the version of one aggregate, which need not exist yet: it is given a place in the index, as the first append
-    /// to it would do.
+    /// Watches the durable version of one aggregate, which need not exist yet: it is given a place in the index, as the first
+    /// append to it would do, and keeps that while the store is open.
     ///
     /// # Errors
     ///
@@ -40,8 +40,9 @@ impl Store {
 
     /// Watches all aggregates whose keys begin so, on every shard; an empty prefix watches all that there are.
     ///
-    /// Each prefix that was watched keeps a place in the index of every shard, and each *length* of a prefix that was
-    /// watched costs every later write a look into that index: watch few lengths.
+    /// Each prefix that was watched keeps a place in the index of every shard while the store is open, and each *length* of
+    /// a prefix that was watched costs every later write a look into that index for each of its aggregates: watch few
+    /// lengths.
     ///
     /// # Errors
     ///

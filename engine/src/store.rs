@@ -313,10 +313,13 @@ impl Store {
     /// Decides on an aggregate: folds its events into a state, calls `decide`, and appends what that returns on the
     /// version that it saw. If another writer comes in between, folds what is new and decides again, 64 times at most.
     ///
-    /// The state includes writes that are accepted and not yet durable, so nothing here waits for the disk, and one
-    /// thread can keep many executions of one aggregate in flight. `decide` runs on this thread, before this returns; it
-    /// may be called several times. What it returned is told by the [`Execution`], once it is durable: also a refusal
-    /// and a decision on no events, which may rest on writes that are not durable yet.
+    /// The state includes writes that are accepted and not yet durable, so this waits for no flush, and one thread can
+    /// keep many executions of one aggregate in flight. As [`append`](Store::append) it waits while limits on work in
+    /// flight are reached, and it reads old events from wherever they are. `decide` runs on this thread, before this
+    /// returns; it may be called several times. What it returned is told by the [`Execution`], once it is durable: also
+    /// a refusal and a decision on no events, which may rest on writes that are not durable yet.
+    ///
+    /// Errors are told by the [`Execution`] as well.
     ///
     /// ```
     /// use annals::{Event, Recorded, State, Store};
@@ -357,9 +360,12 @@ impl Store {
 
     /// Decides on several aggregates of one shard: all states in, in the order of the keys, and events for each out,
     /// which are written together or not at all. The states were all true at one moment. An aggregate for which there are
-    /// no events is only checked: it is still at the version that was seen.
+    /// no events is only checked: it is still at the version that was seen. If there are no events at all, that is a
+    /// decision on none.
     ///
-    /// Otherwise as [`execute`](Store::execute).
+    /// Otherwise as [`execute`](Store::execute). The execution fails with [`CrossShard`](crate::ErrorKind::CrossShard) if
+    /// the aggregates live on different shards, and with [`Invalid`](crate::ErrorKind::Invalid) if there is none, if one
+    /// appears twice, or if there are events and more or fewer lists than keys.
     pub fn execute_all<S: State, R>(
         &self,
         keys: impl IntoIterator<Item = impl AsRef<[u8]>>,
@@ -368,13 +374,14 @@ impl Store {
         self.executor().execute_all(keys, decide)
     }
 
-    /// Executions with another limit on attempts, or of a client whose retries are safe.
+    /// Executions with another limit on attempts, or of a client whose retries are safe. The type of the state is named
+    /// here: `store.executor::<Stock>().client(7, 1).execute("shelf-1", …)`.
     pub fn executor<S: State>(&self) -> Executor<'_, S> {
         Executor::new(self)
     }
 
     /// Executions that keep the states of so many aggregates, so that a busy one is not folded from its start each
-    /// time. To be made once for a type of state, and cloned.
+    /// time. To be made once for a type of state, and cloned. The number is rounded up, to four times a power of two.
     pub fn states<S>(&self, aggregates: usize) -> States<S>
     where
         S: State + Clone + Send + Sync + 'static,

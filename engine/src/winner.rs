@@ -16,11 +16,11 @@ use crate::writer::intake::Patience;
 pub struct Winner(Result<Ticket, Error>);
 
 impl Error {
-    /// After a [conflict](ErrorKind::Conflict): waits until what the write lost against is durable, or has failed.
-    /// `None` for any other error.
+    /// After a [conflict](ErrorKind::Conflict): something to wait for, or to await, until what the write lost against is
+    /// durable, or has failed. `None` for any other error.
     ///
     /// A loser is told at once, which may be before the winner is durable. Whoever answers somebody outside with what
-    /// the aggregate is at now waits for this first.
+    /// the aggregate is at now waits for this first. It waits for all that is accepted on the shard by now.
     #[must_use]
     pub fn winner(&self) -> Option<Winner> {
         if self.kind() != ErrorKind::Conflict {

@@ -1,4 +1,4 @@
-//! M20: what an accepted read sees, while writers cover each other and the log writer publishes, lets entries go and
+//! M18: what an accepted read sees, while writers cover each other and the log writer publishes, lets entries go and
 //! uses their memory again.
 
 #![cfg(loom)]
@@ -47,7 +47,7 @@ fn append(shard: &Shard) {
     });
 }
 
-/// M20. Two versions are accepted. A reader looks while both are published, let go and used again, and another writer
+/// M18. Two versions are accepted. A reader looks while both are published, let go and used again, and another writer
 /// covers them.
 fn a_read_beside_publication() {
     let shard = Arc::new(Shard::with_epochs(1));
@@ -74,11 +74,11 @@ fn a_read_beside_publication() {
 }
 
 #[test]
-fn m20_a_read_beside_publication() {
+fn m18_a_read_beside_publication() {
     holds(3, a_read_beside_publication);
 }
 
-/// M20. Two versions are accepted. The first is published and its memory used again, while a reader looks at both.
+/// M18. Two versions are accepted. The first is published and its memory used again, while a reader looks at both.
 fn a_read_beside_reuse<R: 'static>(look: fn(&Shard, &Guard<'_>) -> R) -> impl Fn() {
     move || {
         let shard = Arc::new(Shard::with_epochs(1));
@@ -105,12 +105,12 @@ fn publish_first_and_reuse(shard: &Shard) {
 }
 
 #[test]
-fn m20_a_read_beside_the_reuse_of_what_is_covered() {
+fn m18_a_read_beside_the_reuse_of_what_is_covered() {
     holds(4, a_read_beside_reuse(|shard, guard| assert_eq!(read(shard, guard, 0).1, 2)));
 }
 
 #[test]
-fn m20_broken_what_is_published_is_followed() {
+fn m18_broken_what_is_published_is_followed() {
     let looks = |shard: &Shard, guard: &Guard<'_>| {
         accepted::visit::<Payload>(shard.slots[X], guard, 0, |_, payload| {
             // SAFETY: the model finds that it is not safe.
@@ -120,7 +120,7 @@ fn m20_broken_what_is_published_is_followed() {
     broken(Fault::FollowsPublished, 3, "Causality violation", a_read_beside_reuse(looks));
 }
 
-/// M20. As above, and the reader knows from an earlier guard which version was published.
+/// M18. As above, and the reader knows from an earlier guard which version was published.
 fn a_read_with_what_an_earlier_guard_saw() {
     let shard = Arc::new(Shard::with_epochs(1));
     append(&shard);
@@ -137,17 +137,17 @@ fn a_read_with_what_an_earlier_guard_saw() {
 }
 
 #[test]
-fn m20_a_read_with_what_an_earlier_guard_saw() {
+fn m18_a_read_with_what_an_earlier_guard_saw() {
     holds(4, a_read_with_what_an_earlier_guard_saw);
 }
 
 #[test]
-fn m20_broken_the_version_read_before_the_guard() {
+fn m18_broken_the_version_read_before_the_guard() {
     let model = a_read_with_what_an_earlier_guard_saw;
     broken(Fault::ReadsBeforeGuard, 3, "Causality violation", model);
 }
 
-/// M20. A write to two slots is rejected over an accepted one that is not published, and covered in turn, while a
+/// M18. A write to two slots is rejected over an accepted one that is not published, and covered in turn, while a
 /// reader looks and the log writer publishes.
 fn a_rejected_write_in_the_chain() {
     let shard = Arc::new(Shard::with_epochs(2));
@@ -168,17 +168,17 @@ fn a_rejected_write_in_the_chain() {
 }
 
 #[test]
-fn m20_a_rejected_write_in_the_chain() {
+fn m18_a_rejected_write_in_the_chain() {
     holds(3, a_rejected_write_in_the_chain);
 }
 
 #[test]
-fn m20_broken_a_rejected_write_that_hides_what_it_covers() {
+fn m18_broken_a_rejected_write_that_hides_what_it_covers() {
     let model = a_rejected_write_in_the_chain;
     broken(Fault::ForgetsCovered, 2, "a gap in what is accepted", model);
 }
 
-/// M20. Whoever sees a version as published finds it from the head.
+/// M18. Whoever sees a version as published finds it from the head.
 fn a_version_and_its_head() {
     let shard = Arc::new(Shard::new(1));
     append(&shard);
@@ -199,16 +199,16 @@ fn a_version_and_its_head() {
 }
 
 #[test]
-fn m20_a_version_that_is_published_is_found_from_the_head() {
+fn m18_a_version_that_is_published_is_found_from_the_head() {
     holds(4, a_version_and_its_head);
 }
 
 #[test]
-fn m20_broken_a_head_published_after_its_version() {
+fn m18_broken_a_head_published_after_its_version() {
     broken(Fault::PublishesHeadLast, 3, "a version ahead of its record", a_version_and_its_head);
 }
 
 #[test]
-fn m20_broken_a_version_shown_without_its_head() {
+fn m18_broken_a_version_shown_without_its_head() {
     broken(Fault::PublishesRelaxed, 3, "a version ahead of its record", a_version_and_its_head);
 }

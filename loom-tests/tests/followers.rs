@@ -169,20 +169,21 @@ fn m17_two_followers_and_two_rings() {
     });
 }
 
-/// M17. Somebody who leaves rings the list, beside the log writer: whoever waits is woken for nothing, or for something.
+/// M17. Two ring the list at once, which is more than one log writer does: whoever waits is woken for nothing, or for
+/// something.
 #[test]
 fn m17_two_ring() {
     holds(2, || {
         let log = Log::new();
         let follower = spawn(&log, |log| log.wait(1));
-        let leaver = spawn(&log, |log| ring(&log.followers));
+        let other = spawn(&log, |log| ring(&log.followers));
         log.publish(1);
         follower.join().unwrap();
-        leaver.join().unwrap();
+        other.join().unwrap();
     });
 }
 
-/// M17. A slot is watched while two versions of it are published: version and head, the watermark, the fence, the ring. The
+/// M17. A slot is watched while two versions of it are published: head and version, the watermark, the fence, the ring. The
 /// watch may leave out the first, and never ends with less than the second.
 fn a_slot_is_watched() {
     let shard = Arc::new(Shard::new(1));

@@ -79,6 +79,9 @@ pub(crate) enum Command {
     /// Append writes from a file of JSON lines.
     Import(ImportArguments),
     /// Write the log as JSON lines that `import` takes, shard by shard, in log order.
+    ///
+    /// Snapshots, checkpoints, and writes that only move checkpoints are left out: positions mean nothing in another store,
+    /// and a snapshot can be made again.
     Export(ExportArguments),
     /// Check the whole store: every checksum, chain, version and, in log order, every condition.
     Verify,

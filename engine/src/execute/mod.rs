@@ -87,7 +87,8 @@ impl<'a, S: State> Executor<'a, S> {
     }
 
     /// Makes a retry safe, as [`Write::client`](crate::Write::client): if the client has made this write before, its
-    /// original result is given, and nothing is decided.
+    /// original result is given, and nothing is decided. A refusal and a decision on no events write nothing, so they are
+    /// not known again.
     pub fn client(mut self, client: u128, sequence: u64) -> Self {
         self.client = Some((client, sequence));
         self

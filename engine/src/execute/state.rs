@@ -33,10 +33,17 @@ pub trait State: Default {
     /// only if the store has room; and they start their fold from the one that was saved last. 0: they do neither.
     /// `u64::MAX`: they only use what somebody else has saved ([`Store::save_snapshot`](crate::Store::save_snapshot)).
     ///
+    /// The last one they know of is a durable one, or one that was saved with a state that is kept
+    /// ([`Store::states`](crate::Store::states)). So without kept states, those that come before the first is durable save
+    /// one each.
+    ///
     /// A snapshot that can't be used is ignored, with a line in the log (`tracing`).
     const SNAPSHOT_EVERY: u64 = 0;
 
     /// Takes in the next event. Events come in order, each once. It can't refuse: they have happened.
+    ///
+    /// It does nothing else: an execution also shows it events that are not durable yet, and folds for attempts that are
+    /// lost.
     fn apply(&mut self, event: &Recorded);
 
     /// The state as bytes for a snapshot; `None` unless the state can be kept so.

@@ -16,8 +16,10 @@ const WAYS: usize = 4;
 
 /// Keeps the states of aggregates between executions, up to a number of them. Made by [`Store::states`].
 ///
-/// An execution takes a copy of the state that is kept, folds what has come since, and keeps the result. Clones share
-/// what they keep. Nothing here is a lock: of two threads that keep a state of one aggregate, one wins.
+/// An execution takes a clone of the state that is kept, folds what has come since, and if there was anything keeps a
+/// clone of the result. So a state that is large should be cheap to clone. The bound is a number of states, not of
+/// bytes; beyond it one that is kept makes way for another. Clones of this share what they keep. Nothing here is a lock:
+/// of two threads that keep a state of one aggregate, one wins.
 pub struct States<S> {
     store: Store,
     kept: Arc<Kept<S>>,

@@ -185,8 +185,8 @@ macro_rules! waiting {
                 crate::read::follower::now(&mut self.source)
             }
 
-            /// As a task: the next item, or `None` if there will be none any more. What is not given when this is
-            /// dropped comes next.
+            /// As a task: the next item, or `None` if there will be none any more. It may be dropped at any moment, by a
+            /// time limit for example: what is not given then comes next.
             pub async fn next_async(&mut self) -> Option<$item> {
                 let Self { follower, source, .. } = self;
                 std::future::poll_fn(move |context| follower.poll(source, context)).await
@@ -200,7 +200,7 @@ macro_rules! waiting {
             }
         }
 
-        /// Waits for each item. The end is the end of the store.
+        /// Waits for each item on its thread. The end comes behind an error, or when the store is closed.
         impl Iterator for $type {
             type Item = $item;
 
@@ -209,6 +209,7 @@ macro_rules! waiting {
             }
         }
 
+        /// Gives each item to a task, on any executor. The end is the iterator's. It can be polled again after the end.
         impl futures_core::Stream for $type {
             type Item = $item;
 

@@ -22,6 +22,8 @@ const EVENTS_KEPT: usize = 1024;
 /// It begins at the start of the log and gives all events unless told otherwise. Events come from
 /// [`next_timeout`](Subscription::next_timeout), [`try_next`](Subscription::try_next), from the iterator that it is, which
 /// waits on its thread, from [`next_async`](Subscription::next_async), or from the `Stream` that it is, on any executor.
+/// Where `StreamExt` is imported, `.next()` and other methods that iterators and streams both have are ambiguous and do not
+/// compile: use [`next_async`](Subscription::next_async), or write `StreamExt::map(subscription, …)`.
 ///
 /// A projection that stores [`position`](Subscription::position) goes on [`after`](Subscription::after) it another time.
 /// One that writes whole [`writes`](Subscription::writes) at a time knows that a position has all of a write or nothing.
@@ -161,7 +163,7 @@ impl Subscription {
     }
 
     /// Starts behind the write at a position: goes on where a subscription was that had this
-    /// [`position`](Subscription::position).
+    /// [`position`](Subscription::position). It has to be a position of this shard.
     pub fn after(mut self, position: Position) -> Subscription {
         self.source.restart().start_after(position);
         self
@@ -210,7 +212,8 @@ impl Subscription {
     }
 
     /// The position of the newest write of which all events were given or left out by the filters; at first, one that lies
-    /// right before where the subscription starts. [`after`](Subscription::after) it there is neither gap nor duplicate.
+    /// right before where the subscription starts. [`after`](Subscription::after) it there is neither gap nor duplicate,
+    /// but for a write of which some events were given and others not: it comes whole.
     #[must_use]
     pub fn position(&self) -> Position {
         self.source.position()

@@ -18,9 +18,10 @@ use crate::read::trail::Trail;
 /// Watches all aggregates whose keys begin alike, on every shard: gives the key of one that has changed since the watch
 /// was made, and the version that it then has.
 ///
-/// What changes several times among the next 4,096 writes that are read is given once, with the newest version. An
-/// aggregate's versions only rise; between aggregates there is no order. It does not keep the store open, and ends when
-/// that is closed.
+/// What changes several times among the next 4,096 writes that are read is given once, with the newest version of those. An
+/// aggregate's versions only rise; between aggregates there is no order. It reads the changes from the log, so one that is
+/// asked rarely keeps no memory, and reads on from where it was. It does not keep the store open, and ends when that is
+/// closed.
 ///
 /// # Errors
 ///

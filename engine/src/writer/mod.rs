@@ -3,7 +3,7 @@
 //! It takes submitted requests in order, brings each to its decision if its owner has not, and does one *turn* after
 //! the other:
 //!
-//! 1. take completions, and **publish** flushes in order ([`publish`]): version and head of each slot, the watermark;
+//! 1. take completions, and **publish** flushes in order ([`publish`]): head and version of each slot, the watermark;
 //! 2. start the next flush, then **settle** what was published: tickets, slots, wake-ups;
 //! 3. **place** requests in the flush that is being built ([`place`]): positions, links, checksums, in the tail image;
 //! 4. **flush**: start it as soon as it holds something and the window has room ([`flush`]). There is no timer: a flush
