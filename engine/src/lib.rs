@@ -17,6 +17,8 @@ mod index;
 mod reserve;
 
 #[cfg(not(loom))]
+mod aggregate;
+#[cfg(not(loom))]
 mod append;
 #[cfg(not(loom))]
 mod disk;
@@ -59,6 +61,7 @@ pub use options::{Backend, Durability, Options};
 
 #[cfg(not(loom))]
 pub use crate::{
+    aggregate::{Aggregate, Aggregates},
     append::Write,
     execute::{Execution, Executor, State, States},
     format::Role,
@@ -67,7 +70,7 @@ pub use crate::{
         Snapshot, Subscription, Watch, WriteSubscription, Writes,
     },
     stats::{ShardStats, Stats},
-    store::{Aggregate, Aggregates, Limits, Store},
+    store::{Limits, Store},
     ticket::{Committed, Ticket},
     verify::{Problem, Verification, verify},
     winner::Winner,
