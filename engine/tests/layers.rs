@@ -21,6 +21,7 @@ const LAYERS: [&[&str]; 12] = [
     &["read"],
     &["recover"],
     &[
+        "aggregate",
         "append",
         "execute",
         "follow",
