@@ -70,9 +70,7 @@ impl Read {
     pub fn into_state<S: State>(self) -> Result<(S, u64), Error> {
         let version = self.version();
         let mut state = S::default();
-        for event in self {
-            state.apply(&event?);
-        }
+        self.show(&mut |event| state.apply(event))?;
         Ok((state, version))
     }
 }

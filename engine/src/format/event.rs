@@ -58,6 +58,39 @@ impl fmt::Debug for EventView<'_> {
     }
 }
 
+/// Goes from event to event of one part of a record, which it does not borrow.
+///
+/// There are always as many items as the part has events. Once one can't be read, neither can those behind it: each of
+/// them is the same error, so that none is left out silently.
+#[derive(Clone, Debug)]
+pub struct EventCursor {
+    /// Where the next one starts, counted from the start of the record.
+    pub(super) at: usize,
+    /// Where the part's events end.
+    pub(super) end: usize,
+    /// How many there are still.
+    pub(super) left: u32,
+}
+
+impl EventCursor {
+    /// The next event of the record that the cursor was made for.
+    #[inline]
+    pub fn next<'r>(&mut self, record: &'r [u8]) -> Option<Result<EventView<'r>, Damage>> {
+        self.left = self.left.checked_sub(1)?;
+        // What can't be read stays where the next call looks.
+        Some(self.read(record))
+    }
+
+    fn read<'r>(&mut self, record: &'r [u8]) -> Result<EventView<'r>, Damage> {
+        let (event, next) = decode(record, self.at, self.end)?;
+        if self.left == 0 {
+            ends_at(next, self.end)?;
+        }
+        self.at = next;
+        Ok(event)
+    }
+}
+
 /// How many bytes an event takes, if its lengths are within the limits.
 pub(super) fn stored_bytes(event: &Event) -> Option<usize> {
     let type_bytes = event.type_bytes().len();
@@ -107,11 +140,7 @@ fn append<'p>(place: &'p mut [u8], bytes: &[u8]) -> &'p mut [u8] {
 
 /// Reads the event at `at`, which ends at or before `end`; both are counted from the start of the record.
 /// Returns it and where the next one starts.
-pub(super) fn decode(
-    record: &[u8],
-    at: usize,
-    end: usize,
-) -> Result<(EventView<'_>, usize), Damage> {
+fn decode(record: &[u8], at: usize, end: usize) -> Result<(EventView<'_>, usize), Damage> {
     let room = record.get(..end).and_then(|record| record.get(at..)).unwrap_or_default();
     let truncated =
         |expected| Damage::Truncated { what: "event", expected, found: room.len() as u64 };
@@ -166,6 +195,6 @@ pub(super) fn decode(
 }
 
 /// Refuses a part whose events end before its bytes do.
-pub(super) fn ends_at(at: usize, end: usize) -> Result<(), Damage> {
+fn ends_at(at: usize, end: usize) -> Result<(), Damage> {
     matches("length of a part's events", end as u64, at as u64)
 }

@@ -33,12 +33,12 @@ pub use buffer::Buffer;
 pub use checksum::{CHAIN_START, chain};
 pub use damage::Damage;
 pub use encode::{EncodeError, RecordEncoder, seal, set_links};
-pub use event::EventView;
+pub use event::{EventCursor, EventView};
 pub use flush::{FLUSH_HEADER_BYTES, FlushHeader};
 pub use identity::{
     IDENTITY_BYTES, IDENTITY_OFFSETS, Identity, IdentityError, SyncChoice, decode_pair,
 };
-pub use part::{PartView, Role};
+pub use part::{PartPlace, PartView, Role};
 pub use record::{Lengths, RecordView, Shape};
 pub use scan::{Depth, Found, Scan, records, records_verified};
 pub use segment::{AcceptedEnd, FileName, Origin, SegmentHeader, SegmentKind};

@@ -20,11 +20,12 @@
 //! whose data are the snapshot's bytes, no `skip` and no condition; it stands in its record alone.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::expect::Expect;
 use crate::format::bytes::{ALIGN, put, u8_at, u16_at, u32_at, u64_at};
 use crate::format::damage::{Damage, matches, within};
-use crate::format::event::EVENT_BYTES_MIN;
+use crate::format::event::{EVENT_BYTES_MIN, EventCursor};
 use crate::id::Position;
 use crate::limits::{EVENTS_PER_WRITE_MAX, KEY_BYTES_MAX, WRITE_BYTES_MAX};
 
@@ -90,10 +91,59 @@ pub struct PartView<'a> {
     pub events_bytes: u32,
     /// Where they start, counted from the start of the record.
     pub events_at: usize,
+    /// Where the key starts, counted so too.
+    pub key_at: usize,
     /// The record of the version before, or of the checkpoint or snapshot before.
     pub prev: Position,
     /// The record of the newest version before this one that is divisible by 64.
     pub skip: Position,
+}
+
+/// Where a part's key and events stand in its record: with it they are found again without a search.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PartPlace {
+    key_at: u32,
+    key_bytes: u32,
+    events_at: u32,
+    events_bytes: u32,
+    events: u32,
+}
+
+impl PartView<'_> {
+    /// Where it stands. A record is shorter than 4 GiB.
+    #[inline]
+    #[must_use]
+    pub fn place(&self) -> PartPlace {
+        PartPlace {
+            key_at: self.key_at as u32,
+            key_bytes: self.key.len() as u32,
+            events_at: self.events_at as u32,
+            events_bytes: self.events_bytes,
+            events: self.events,
+        }
+    }
+}
+
+impl PartPlace {
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> Range<usize> {
+        let start = self.key_at as usize;
+        start..start + self.key_bytes as usize
+    }
+
+    /// How many events.
+    #[must_use]
+    pub fn event_count(&self) -> u32 {
+        self.events
+    }
+
+    /// Before its first event.
+    #[must_use]
+    pub fn cursor(&self) -> EventCursor {
+        let at = self.events_at as usize;
+        EventCursor { at, end: at + self.events_bytes as usize, left: self.events }
+    }
 }
 
 /// Shows the key's length alone: keys may be secret.
@@ -232,6 +282,7 @@ pub(super) fn read(head: &[u8], place: Place) -> Option<PartView<'_>> {
         events: u32_at(line, EVENTS),
         events_bytes: events_bytes(line),
         events_at: place.events_at,
+        key_at: place.key_offset,
         prev: Position::from_raw(u64_at(line, PREV)),
         skip: Position::from_raw(u64_at(line, SKIP)),
     })

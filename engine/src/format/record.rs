@@ -30,7 +30,7 @@ use crate::format::bytes::{
 };
 use crate::format::checksum;
 use crate::format::damage::{Damage, matches, within};
-use crate::format::event::{self, EventView};
+use crate::format::event::{EventCursor, EventView};
 use crate::format::part::{self, PART_BYTES, PART_TABLE, PartView, Place, Role};
 use crate::id::Position;
 use crate::limits::{
@@ -301,7 +301,7 @@ impl<'a> RecordView<'a> {
     pub fn events_of(&self, part: usize) -> Events<'a> {
         match self.part(part) {
             Some(part) => self.events_in(&part),
-            None => Events { record: self.bytes, at: 0, end: 0, left: 0 },
+            None => Events { record: self.bytes, cursor: EventCursor { at: 0, end: 0, left: 0 } },
         }
     }
 
@@ -309,8 +309,7 @@ impl<'a> RecordView<'a> {
     #[inline]
     #[must_use]
     pub fn events_in(&self, part: &PartView<'a>) -> Events<'a> {
-        let (at, left) = (part.events_at, part.events);
-        Events { record: self.bytes, at, end: at + part.events_bytes as usize, left }
+        Events { record: self.bytes, cursor: part.place().cursor() }
     }
 }
 
@@ -325,40 +324,24 @@ impl fmt::Debug for RecordView<'_> {
     }
 }
 
-/// The events of one part of a record.
-///
-/// There are always as many items as the part has events. Once one can't be read, neither can those behind it: each of
-/// them is the same error, so that none is left out silently.
+/// The events of one part of a record, as an [`EventCursor`] finds them.
 #[derive(Clone, Debug)]
 pub struct Events<'a> {
     record: &'a [u8],
-    at: usize,
-    end: usize,
-    left: u32,
-}
-
-impl<'a> Events<'a> {
-    fn read(&mut self) -> Result<EventView<'a>, Damage> {
-        let (event, next) = event::decode(self.record, self.at, self.end)?;
-        if self.left == 0 {
-            event::ends_at(next, self.end)?;
-        }
-        self.at = next;
-        Ok(event)
-    }
+    cursor: EventCursor,
 }
 
 impl<'a> Iterator for Events<'a> {
     type Item = Result<EventView<'a>, Damage>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        self.left = self.left.checked_sub(1)?;
-        // What can't be read stays where the next call looks.
-        Some(self.read())
+        self.cursor.next(self.record)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left as usize, Some(self.left as usize))
+        let left = self.cursor.left as usize;
+        (left, Some(left))
     }
 }
 

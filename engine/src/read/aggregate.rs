@@ -14,6 +14,7 @@ use crate::format::Damage;
 use crate::id::Position;
 use crate::log::catalogue::Record;
 use crate::read::chain::{Chain, Link, milestone_before};
+use crate::read::fold;
 use crate::read::recorded::Recorded;
 
 /// How many bytes a page may keep of records that were read into memory of their own. Beyond that they are read
@@ -104,11 +105,10 @@ pub(super) struct Forwards {
 }
 
 /// A version on a page.
-struct Step {
-    version: u64,
-    position: Position,
-    /// `None` if keeping it would cost too much memory.
-    record: Option<Record>,
+enum Step {
+    Kept(Link),
+    /// Keeping it would cost too much memory.
+    Again(u64, Position),
 }
 
 impl Read {
@@ -203,6 +203,38 @@ impl Read {
         self
     }
 
+    /// Shows every event of the read, and ends with the first error. The whole aggregate from some version on is folded as
+    /// executions fold it.
+    pub(crate) fn show(mut self, see: &mut dyn FnMut(&Recorded)) -> Result<(), Error> {
+        let from = match self.start {
+            None => 1,
+            Some(Start::Version(version)) => version.max(1),
+            Some(Start::After(..)) => return self.show_one_by_one(see),
+        };
+        let begun = !matches!(self.stage, Stage::Snapshot(_)) || !self.events.is_empty();
+        if begun || self.backwards || self.limit < usize::MAX {
+            return self.show_one_by_one(see);
+        }
+        let stage = mem::replace(&mut self.stage, Stage::Done);
+        let (Some(chain), Stage::Snapshot(newest)) = (&self.chain, stage) else { return Ok(()) };
+        if let Some(newest) = newest.filter(|newest| newest.version >= from) {
+            fold::show_from(chain, newest, from, see)?;
+        }
+        for (version, record) in self.pending {
+            if version >= from {
+                fold::show_pending(chain.key(), version, record, see)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn show_one_by_one(self, see: &mut dyn FnMut(&Recorded)) -> Result<(), Error> {
+        for event in self {
+            see(&event?);
+        }
+        Ok(())
+    }
+
     /// Goes on to the next version; `false` if there is none.
     fn advance(&mut self) -> Result<bool, Error> {
         let record = if self.backwards {
@@ -269,9 +301,9 @@ impl Read {
         };
         match stage {
             Stage::Forwards(mut forwards) => {
-                let record = forwards.next(chain)?;
+                let link = forwards.next(chain)?;
                 self.stage = Stage::Forwards(forwards);
-                Ok(record)
+                Ok(link.map(|link| link.record))
             }
             Stage::Backwards(next) => {
                 let link = match next {
@@ -344,15 +376,15 @@ impl Forwards {
         Ok(forwards)
     }
 
-    /// The record of the next version.
-    pub(super) fn next(&mut self, chain: &Chain) -> Result<Option<Record>, Error> {
+    /// The next version.
+    pub(super) fn next(&mut self, chain: &Chain) -> Result<Option<Link>, Error> {
         if self.page.is_empty() {
             let Some((version, position)) = self.tops.pop() else { return Ok(None) };
             self.fill(chain, chain.at(position, version)?)?;
         }
         match self.page.pop() {
-            Some(Step { record: Some(record), .. }) => Ok(Some(record)),
-            Some(Step { version, position, .. }) => Ok(Some(chain.at(position, version)?.record)),
+            Some(Step::Kept(link)) => Ok(Some(link)),
+            Some(Step::Again(version, position)) => chain.at(position, version).map(Some),
             None => Ok(None),
         }
     }
@@ -368,12 +400,13 @@ impl Forwards {
                 true => Some(chain.before_by(&mut cursor, &link)?),
                 false => None,
             };
-            let (version, position) = (link.version, link.position());
             if link.record.bytes().is_memory() {
                 kept_bytes += link.record.bytes().len();
             }
-            let record = (kept_bytes <= PAGE_BYTES_MAX).then_some(link.record);
-            self.page.push(Step { version, position, record });
+            self.page.push(match kept_bytes <= PAGE_BYTES_MAX {
+                true => Step::Kept(link),
+                false => Step::Again(link.version, link.position()),
+            });
             match next {
                 Some(next) => link = next,
                 None => return Ok(()),

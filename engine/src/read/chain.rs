@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::format::{Damage, PartView, RecordView, Role};
+use crate::format::{Damage, PartPlace, PartView, RecordView, Role};
 use crate::id::Position;
 use crate::key::KeyBuf;
 use crate::log::catalogue::{Catalogue, Record};
@@ -35,6 +35,8 @@ pub(super) struct Chain {
 pub(super) struct Link {
     pub(super) version: u64,
     pub(super) record: Record,
+    /// The aggregate's part in it.
+    pub(super) part: PartPlace,
     prev: Position,
     skip: Position,
 }
@@ -182,10 +184,11 @@ impl Chain {
             return Err(self.corrupt(position, what));
         };
         let PartView { version, prev, skip, .. } = part;
+        let part = part.place();
         if let Some(expected) = expected.filter(|expected| *expected != version) {
             let what = format!("the record has version {version}, where {expected} should be");
             return Err(self.corrupt(position, what));
         }
-        Ok(Link { version, record, prev, skip })
+        Ok(Link { version, record, part, prev, skip })
     }
 }

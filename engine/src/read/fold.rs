@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::format::{Damage, PartView, Role};
+use crate::format::{PartView, Role};
 use crate::log::catalogue::Record;
 use crate::read::ReadSide;
 use crate::read::aggregate::Forwards;
+use crate::read::chain::{Chain, Link};
 use crate::read::pending::{self, misplaced};
 use crate::read::recorded::Recorded;
 use crate::reserve::slot_ref::SlotRef;
@@ -30,44 +31,49 @@ impl ReadSide {
     ) -> Result<Folded, Error> {
         let pending = self.decided.decided(slot, from)?;
         if pending.published > from {
-            self.fold_durable(slot, from, pending.published, see)?;
+            let chain = self.chain_of_slot(slot);
+            show_from(&chain, chain.newest_published(pending.published)?, from + 1, see)?;
         }
-        let mut version = pending.below;
-        for record in pending.records.iter().rev() {
+        let (mut version, mut records) = (pending.below, pending.records);
+        // They come newest first.
+        while let Some(record) = records.pop() {
             version += 1;
-            let view = record.view();
-            let part = append_part(record, slot.key()).filter(|part| part.version == version);
-            let part = part.ok_or_else(|| misplaced(version))?;
-            let shown = Recorded::each_of_part(record, &view, &part, see);
-            shown.map_err(|damage| self.catalogue.damaged(record.position(), &damage))?;
+            show_pending(slot.key(), version, record, see)?;
         }
-        pending::recycle(pending.records);
         Ok(Folded { version, quiet: pending.quiet })
     }
+}
 
-    fn fold_durable(
-        self: &Arc<Self>,
-        slot: SlotRef,
-        from: u64,
-        to: u64,
-        see: &mut dyn FnMut(&Recorded),
-    ) -> Result<(), Error> {
-        let chain = self.chain_of_slot(slot);
-        let newest = chain.newest_published(to)?;
-        let mut forwards = Forwards::new(&chain, newest, from + 1)?;
-        while let Some(record) = forwards.next(&chain)? {
-            let mut shown = || -> Result<(), Damage> {
-                let view = record.view();
-                record.verify_events(&view)?;
-                match chain.part(&view) {
-                    Some(part) => Recorded::each_of_part(&record, &view, &part, see),
-                    None => Ok(()),
-                }
-            };
-            shown().map_err(|damage| chain.damaged(record.position(), &damage))?;
-        }
-        Ok(())
+/// Shows the durable events of the versions from `lowest` to `newest`, which is not below it.
+pub(super) fn show_from(
+    chain: &Chain,
+    newest: Link,
+    lowest: u64,
+    see: &mut dyn FnMut(&Recorded),
+) -> Result<(), Error> {
+    let mut forwards = Forwards::new(chain, newest, lowest)?;
+    while let Some(Link { version, record, part, .. }) = forwards.next(chain)? {
+        let position = record.position();
+        let verified = record.verify_events(&record.view());
+        let shown = verified.and_then(|()| Recorded::show_each(record, version, part, see));
+        shown.map_err(|damage| chain.damaged(position, &damage))?;
     }
+    Ok(())
+}
+
+/// Shows the events of one accepted version.
+pub(super) fn show_pending(
+    key: &[u8],
+    version: u64,
+    record: Record,
+    see: &mut dyn FnMut(&Recorded),
+) -> Result<(), Error> {
+    let part = append_part(&record, key).filter(|part| part.version == version);
+    let part = part.ok_or_else(|| misplaced(version))?.place();
+    let shown = Recorded::show_each(record, version, part, see);
+    // It never left our memory.
+    pending::recycle(shown.map_err(|_| misplaced(version))?);
+    Ok(())
 }
 
 /// The part of a record that appends to an aggregate.

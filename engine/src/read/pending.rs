@@ -104,10 +104,9 @@ pub fn unplaced(head: &[u8], body: &[u8]) -> Result<Record, Error> {
     Ok(Record::new(bytes, Position::START, shape, true))
 }
 
-/// Takes the memory of a record back that nobody else has kept.
-pub(super) fn recycle(mut records: Records) {
-    let memory = records.pop().and_then(|record| record.into_bytes().into_memory());
-    if let Some(mut memory) = memory
+/// Takes the memory of a record back, unless somebody has kept it.
+pub(super) fn recycle(bytes: LogBytes) {
+    if let Some(mut memory) = bytes.into_memory()
         && memory.get_mut().is_some_and(|all| all.len() == SPARE_BYTES)
     {
         let _torn_down = SPARE.try_with(|spare| spare.set(Some(memory)));

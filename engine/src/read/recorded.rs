@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::format::{Damage, EventView, PartView, RecordView};
+use crate::format::{Damage, EventView, PartPlace, PartView, RecordView};
 use crate::id::Position;
 use crate::log::bytes::LogBytes;
 use crate::log::catalogue::Record;
@@ -54,11 +54,9 @@ impl Recorded {
         index: u32,
         event: &EventView<'_>,
     ) -> Recorded {
-        // The key is a part of the record.
-        let key = part.key.as_ptr().addr().saturating_sub(view.bytes().as_ptr().addr());
         Recorded {
             record: record.bytes().clone(),
-            key: Span::new(key..key + part.key.len()),
+            key: Span::new(part.place().key()),
             event_type: Span::new(event.type_range.clone()),
             metadata: Span::new(event.metadata_range.clone()),
             data: Span::new(event.data_range.clone()),
@@ -73,26 +71,40 @@ impl Recorded {
     }
 
     /// Shows each event of one part of a record: one after the other in the same place, so that a fold counts no
-    /// reference for each of them.
-    pub(super) fn each_of_part(
-        record: &Record,
-        view: &RecordView<'_>,
-        part: &PartView<'_>,
+    /// references. Gives the record's bytes back.
+    pub(super) fn show_each(
+        record: Record,
+        version: u64,
+        part: PartPlace,
         see: &mut dyn FnMut(&Recorded),
-    ) -> Result<(), Damage> {
-        let mut events = view.events_in(part).zip(0_u32..);
-        let Some((first, _)) = events.next() else { return Ok(()) };
-        let mut shown = Recorded::new(record, view, part, 0, &first?);
-        see(&shown);
-        for (event, index) in events {
-            let event = event?;
-            shown.event_type = Span::new(event.type_range);
-            shown.metadata = Span::new(event.metadata_range);
-            shown.data = Span::new(event.data_range);
-            (shown.index, shown.id, shown.time) = (index, event.id, event.time);
+    ) -> Result<LogBytes, Damage> {
+        let (position, commit_time) = (record.position(), record.view().time());
+        let nothing = Span::new(0..0);
+        let mut shown = Recorded {
+            record: record.into_bytes(),
+            key: Span::new(part.key()),
+            event_type: nothing,
+            metadata: nothing,
+            data: nothing,
+            version,
+            index: 0,
+            batch_events: part.event_count(),
+            id: None,
+            time: None,
+            commit_time,
+            position,
+        };
+        let mut events = part.cursor();
+        while let Some(event) = events.next(&shown.record) {
+            let EventView { type_range, metadata_range, data_range, id, time, .. } = event?;
+            (shown.id, shown.time) = (id, time);
+            shown.event_type = Span::new(type_range);
+            shown.metadata = Span::new(metadata_range);
+            shown.data = Span::new(data_range);
             see(&shown);
+            shown.index += 1;
         }
-        Ok(())
+        Ok(shown.record)
     }
 
     /// The events of one part of a record.
