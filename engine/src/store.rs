@@ -343,12 +343,12 @@ impl Store {
 
     /// Decides on several aggregates of one shard: all states in, in the order of the keys, and events for each out,
     /// which are written together or not at all. The states were all true at one moment. An aggregate for which there are
-    /// no events is only checked: it is still at the version that was seen. If there are no events at all, that is a
-    /// decision on none.
+    /// no events is only checked: it is still at the version that was seen. If there are no events at all, or no lists, that is
+    /// a decision on none.
     ///
     /// Otherwise as [`execute`](Store::execute). The execution fails with [`CrossShard`](crate::ErrorKind::CrossShard) if
     /// the aggregates live on different shards, and with [`Invalid`](crate::ErrorKind::Invalid) if there is none, if one
-    /// appears twice, or if there are more or fewer lists than keys.
+    /// appears twice, or if there are lists, and more or fewer than keys.
     pub fn execute_all<S: State, R>(
         &self,
         keys: impl IntoIterator<Item = impl AsRef<[u8]>>,

@@ -205,7 +205,7 @@ impl<'a, S: State> Executor<'a, S> {
                 continue;
             }
             let decisions = match decide(states) {
-                Ok(decisions) if decisions.len() != subjects.len() => {
+                Ok(decisions) if ![0, subjects.len()].contains(&decisions.len()) => {
                     return Err(miscounted(subjects.len(), decisions.len()));
                 }
                 Ok(decisions) if decisions.iter().any(|events| !events.is_empty()) => decisions,
@@ -328,7 +328,7 @@ impl Subject {
 #[cold]
 fn miscounted(expected: usize, found: usize) -> Error {
     Error::invalid(format!(
-        "a decision on {expected} aggregates has events for {found}: expected a list for each, in order"
+        "a decision on {expected} aggregates has events for {found}: expected a list for each, in order, or none at all"
     ))
 }
 
