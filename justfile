@@ -60,7 +60,7 @@ tsan:
 
 # 10,000,000 events, followed in every way at once. Takes minutes, and 4 GB in /var/tmp.
 soak-following:
-    ANNALS_SOAK=1 cargo test -p annals --test subscriptions all_that_follow
+    ANNALS_SOAK=1 cargo test --release -p annals --test subscriptions all_that_follow
 
 # The canonical benchmark, on the disk that the checkout lies on; or the suites that are named.
 bench *suites:
