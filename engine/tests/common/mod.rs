@@ -3,6 +3,8 @@
 // Each test file is a program of its own and uses some of these.
 #![allow(dead_code)]
 
+pub mod deciding;
+
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
