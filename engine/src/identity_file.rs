@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 use crate::disk::{Access, Disk, SyncMethod};
-use crate::entropy::entropy;
+use crate::sync::entropy::entropy;
 use crate::error::{Error, ErrorKind};
 use crate::format::{
     FileName, IDENTITY_BYTES, IDENTITY_OFFSETS, Identity, IdentityError, SyncChoice, decode_pair,

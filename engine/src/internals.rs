@@ -14,6 +14,8 @@ pub mod index {
 pub mod sync {
     #[cfg(any(loom, feature = "mutants"))]
     pub use crate::sync::fault;
+    #[cfg(not(loom))]
+    pub use crate::sync::host;
     pub use crate::sync::{doorbell, epoch, followers, permits, wake_word, watermark};
 }
 

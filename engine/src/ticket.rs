@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use triomphe::Arc;
 
@@ -14,6 +14,7 @@ use crate::id::Position;
 use crate::writer::cells::Held;
 use crate::writer::groups;
 use crate::writer::request::{Done, TicketCell};
+use crate::sync::clock;
 
 /// A write that was accepted and is on its way to the disk.
 ///
@@ -56,7 +57,7 @@ impl Ticket {
     /// As [`wait`](Ticket::wait); [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) also when the time is over. The
     /// write goes on, and the ticket can be waited for again.
     pub fn wait_timeout(&self, limit: Duration) -> Result<Committed, Error> {
-        let deadline = Instant::now().checked_add(limit);
+        let deadline = clock::now().checked_add(limit);
         match self.cell.wait(groups::word(self.cell.asked().group), deadline) {
             Some(answer) => self.finish(answer),
             None => Err(still_unknown()),

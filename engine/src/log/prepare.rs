@@ -29,15 +29,14 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::disk::{Access, Disk, File};
-use crate::entropy::entropy;
 use crate::error::{Error, ErrorKind};
 use crate::format::{AcceptedEnd, FileName, Identity, Origin, SegmentHeader, SegmentKind};
 use crate::id::{SegmentId, ShardId};
 use crate::limits::{SEGMENT_BYTES_FIRST, SEGMENT_BYTES_MAX};
-use crate::sync::broken;
+use crate::sync::entropy::entropy;
+use crate::sync::{broken, clock};
 
 /// So many spares are kept; what is more is removed.
 const SPARES_MAX: usize = 2;
@@ -320,7 +319,7 @@ impl Preparer {
                 let accepted = self.accepted.filter(|_| !broken!(ForgetsAcceptedEnd));
                 SegmentKind::Opened { accepted }
             },
-            time: now(),
+            time: clock::unix_micros(),
         };
         let mut block = vec![0; self.identity.block_bytes as usize];
         header.encode(&mut block);
@@ -359,13 +358,5 @@ impl fmt::Debug for Preparer {
             .field("opened", &self.opened)
             .field("bytes_next", &self.bytes_next)
             .finish_non_exhaustive()
-    }
-}
-
-/// Microseconds since 1970, negative before.
-fn now() -> i64 {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
-        Err(error) => -i64::try_from(error.duration().as_micros()).unwrap_or(i64::MAX),
     }
 }

@@ -52,7 +52,7 @@ use crate::reserve::stack::Batch;
 use crate::reserve::write::WriteRef;
 use crate::stats::Counters;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::followers;
+use crate::sync::{clock, followers, mailbox};
 
 /// How long the log is quiet before a small flush states its frontier.
 const FRONTIER_AFTER: Duration = Duration::from_millis(50);
@@ -71,7 +71,7 @@ pub(crate) struct Links {
     pub(crate) closing: AtomicBool,
     pub(crate) counters: Counters,
     /// Where wakers of tasks are called.
-    pub(crate) wakers: std::sync::mpsc::Sender<Vec<Waker>>,
+    pub(crate) wakers: mailbox::Sender<Vec<Waker>>,
     /// What the log writer left. It is freed with the links: whoever follows a slot has come by them.
     pub(crate) rest: Mutex<Vec<WriteRef<Payload>>>,
 }
@@ -303,7 +303,7 @@ impl LogWriter {
         let limit = if self.starved {
             Some(HELD_LOOK)
         } else if let Some(since) = self.quiet_since {
-            Some(FRONTIER_AFTER.saturating_sub(since.elapsed()))
+            Some(FRONTIER_AFTER.saturating_sub(clock::since(since)))
         } else if !self.retirement.is_empty() {
             Some(FRONTIER_AFTER)
         } else {

@@ -12,7 +12,7 @@ use super::image::{InFlight, State};
 use super::{Order, SimDisk};
 use crate::disk::verdict::{Outcome, Verdict, verdict};
 use crate::disk::{Completion, File, Flush, Lock, Queue, SyncMethod, Waker};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, clock};
 
 /// A flush that was written, or not, and is to be made durable.
 struct Flying {
@@ -162,7 +162,7 @@ impl Queue for SimQueue {
     }
 
     fn wait(&mut self, limit: Option<Duration>, completed: &mut Vec<Completion>) {
-        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let deadline = limit.and_then(|limit| clock::now().checked_add(limit));
         loop {
             if self.bell.was_rung() {
                 return self.poll(completed);
@@ -211,11 +211,18 @@ impl Bell {
         if state.stepped || rung {
             return state.stepped;
         }
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(clock::now()));
         if left == Some(Duration::ZERO) {
             return true;
         }
         let left = left.unwrap_or(Duration::from_secs(60));
+        #[cfg(feature = "internals")]
+        if let Some(host) = crate::sync::host::current() {
+            drop(state);
+            let rung = || *self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+            host.wait(&rung, Some(left));
+            return false;
+        }
         drop(self.disk.shared.changed.wait_timeout(state, left));
         false
     }
