@@ -12,7 +12,7 @@ pub mod index {
 
 /// Epochs, wake words, doorbells.
 pub mod sync {
-    #[cfg(loom)]
+    #[cfg(any(loom, feature = "mutants"))]
     pub use crate::sync::fault;
     #[cfg(not(loom))]
     pub use crate::sync::host;

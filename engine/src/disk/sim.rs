@@ -38,7 +38,7 @@ use self::image::{Change, Node, Power, State, parent};
 use self::queue::SimQueue;
 use self::random::Random;
 use super::{Access, Disk, Entry, File, Lock, Queue, SyncMethod};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, broken};
 
 mod content;
 mod faults;
@@ -370,7 +370,7 @@ impl Disk for SimDisk {
         others_run();
         let mut state = self.state();
         state.powered()?;
-        if state.locked || state.straggles() {
+        if state.locked || !broken!(OpensBeforeStragglers) && state.straggles() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         state.locked = true;

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::sync::broken;
+
 /// How often one write is made in a row without progress before it has failed.
 pub(super) const STALLS_MAX: u8 = 16;
 
@@ -40,7 +42,7 @@ pub(super) fn verdict(outcome: Outcome) -> Verdict {
         }
         Err(error) => Verdict::Failed(error),
         Ok(0) => Verdict::Failed(io::ErrorKind::WriteZero.into()),
-        Ok(written) if written < wanted => {
+        Ok(written) if written < wanted && !broken!(AcceptsShortWrite) => {
             let whole = written - written % block;
             if whole == 0 && stalls >= STALLS_MAX {
                 Verdict::Failed(io::ErrorKind::WriteZero.into())
@@ -51,8 +53,8 @@ pub(super) fn verdict(outcome: Outcome) -> Verdict {
         Ok(written) if written > wanted => Verdict::Failed(io::ErrorKind::InvalidData.into()),
         // A sync is never tried again, whatever it says.
         Ok(_) => match sync {
-            Err(error) => Verdict::Failed(error),
-            Ok(()) => Verdict::Durable,
+            Err(error) if !broken!(IgnoresSyncResult) => Verdict::Failed(error),
+            _ => Verdict::Durable,
         },
     }
 }

@@ -2,18 +2,18 @@
 //!
 //! Built with `--cfg loom`, the protocol modules run under the model checker unchanged.
 
-/// Whether a model has this broken on purpose; never, outside models.
-#[cfg(not(loom))]
+/// Whether a model or a simulation has one of these broken on purpose; never, outside them.
+#[cfg(not(any(loom, feature = "mutants")))]
 macro_rules! broken {
-    ($fault:ident) => {
+    ($($fault:ident)|+) => {
         false
     };
 }
 
-#[cfg(loom)]
+#[cfg(any(loom, feature = "mutants"))]
 macro_rules! broken {
-    ($fault:ident) => {
-        $crate::sync::fault::is($crate::sync::fault::Fault::$fault)
+    ($($fault:ident)|+) => {
+        $($crate::sync::fault::is($crate::sync::fault::Fault::$fault))||+
     };
 }
 
@@ -37,7 +37,7 @@ pub mod doorbell;
 #[cfg(not(loom))]
 pub(crate) mod entropy;
 pub mod epoch;
-#[cfg(loom)]
+#[cfg(any(loom, feature = "mutants"))]
 pub mod fault;
 pub mod followers;
 #[cfg(all(feature = "internals", not(loom)))]

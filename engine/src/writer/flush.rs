@@ -9,7 +9,7 @@ use crate::format::{CHAIN_START, FLUSH_HEADER_BYTES, FlushHeader, Origin};
 use crate::id::{FlushSequence, Position};
 use crate::log::segment::Segment;
 use crate::reserve::write::WriteRef;
-use crate::sync::clock;
+use crate::sync::{broken, clock};
 
 use std::sync::Arc;
 
@@ -134,7 +134,11 @@ impl LogWriter {
             },
             offset: active.offset,
             sequence: self.sequence,
-            frontier: self.frontier,
+            frontier: if broken!(StatesTooMuch) {
+                Position::new(active.prepared.id, active.offset)
+            } else {
+                self.frontier
+            },
             previous: self.previous,
             content_bytes: content_bytes as u32,
             records: self.building.records,
@@ -166,8 +170,11 @@ impl LogWriter {
             bytes: built.bytes as u64,
             time: self.building.time,
             groups: std::mem::take(&mut self.building.groups),
-            durable: false,
+            durable: broken!(AcknowledgesEarly),
         });
+        if broken!(WatermarkLeads) {
+            self.links.catalogue.publish(Position::new(active.prepared.id, active.offset));
+        }
         self.sequence = FlushSequence(self.sequence.0 + 1);
         self.building.begun = false;
         self.building.blocks = 0;
@@ -189,6 +196,9 @@ impl LogWriter {
         }
         self.frontier_stated = true;
         self.quiet_since = None;
+        if broken!(StatesNoFrontier) {
+            return Ok(false);
+        }
         let block = self.start.block_bytes;
         let Some(active) = &self.active else { return Ok(false) };
         let withdrawn = active.rest_blocks(block) > 0 && self.links.intake.permits().withdraw(1);
