@@ -41,15 +41,26 @@ enum Pause {
     Stall,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Ready,
-    /// `looked`: how much had happened when it looked last.
-    Waits {
-        until: Option<Duration>,
-        looked: u64,
-    },
+    Waits { ready: Predicate, until: Option<Duration> },
     Stalled,
+}
+
+/// What a thread waits for. It lies on that thread's stack, where it stays while the thread is suspended.
+struct Predicate(*const (dyn Fn() -> bool + 'static));
+
+impl Predicate {
+    fn new(ready: &dyn Fn() -> bool) -> Predicate {
+        // SAFETY: only the lifetime changes. The predicate is looked at while its thread is suspended in `World::wait`,
+        // which borrows it, and a thread is never unwound from there: worlds run to their end.
+        Predicate(unsafe { std::mem::transmute::<*const (dyn Fn() -> bool + '_), _>(ready) })
+    }
+
+    fn holds(&self) -> bool {
+        // SAFETY: see `new`.
+        unsafe { (*self.0)() }
+    }
 }
 
 type Way = Rc<Cell<*const Yielder<(), Pause>>>;
