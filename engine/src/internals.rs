@@ -48,3 +48,13 @@ pub fn open_on(
 ) -> Result<crate::Store, crate::Error> {
     options.open_on(disk)
 }
+
+/// Verifies a store on a disk of the caller's.
+///
+/// # Errors
+///
+/// As [`crate::verify()`].
+#[cfg(not(loom))]
+pub fn verify_on(disk: &dyn disk::Disk) -> Result<crate::Verification, crate::Error> {
+    crate::verify::verify_disk(disk, &mut |_, _| {})
+}

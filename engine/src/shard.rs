@@ -87,7 +87,6 @@ impl Shard {
                 prepared: Mutex::new(None),
                 closing: AtomicBool::new(false),
                 counters: Counters::default(),
-                wakers: opening.wakers.clone(),
                 rest: Mutex::new(Vec::new()),
             })
         };
@@ -111,6 +110,7 @@ impl Shard {
             window: options.flush_window,
             capacity_blocks: capacity_blocks(identity),
             accepted: recovered.accepted,
+            wakers: opening.wakers.clone(),
         };
         let tail = Tail::new(Arc::clone(&catalogue), identity.block_bytes, options.tail_bytes);
         let preparer = Preparer::new(Arc::clone(disk), identity, id, recovered.start);

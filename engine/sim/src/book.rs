@@ -29,6 +29,10 @@ pub struct Entry {
     unknown: bool,
     /// It is durable.
     pub committed: Option<Facts>,
+    /// What was durable of its aggregates when the last call began.
+    floors: Vec<u64>,
+    /// The one call that wrote it has its answer, or nobody hears of it any more.
+    original_told: bool,
     /// A number over the states that it was decided on, for each aggregate.
     pub decided_on: BTreeMap<String, u64>,
 }
@@ -112,6 +116,8 @@ impl Book {
             open: 0,
             unknown: false,
             committed: None,
+            floors: Vec::new(),
+            original_told: false,
             decided_on: BTreeMap::new(),
         };
         self.ops.insert(id, entry);
@@ -140,6 +146,8 @@ impl Book {
         self.open.insert(id);
         let entry = self.ops.get_mut(&id).expect("it was added");
         entry.open += 1;
+        let floor = |part: &Part| self.floors.get(&part.key).copied().unwrap_or(0);
+        entry.floors = entry.op.parts.iter().map(floor).collect();
         Call { id, late: self.failed.contains(&entry.op.shard) }
     }
 
@@ -150,32 +158,38 @@ impl Book {
         if dead {
             return Ok(());
         }
-        let op = entry.op.clone();
+        let (op, floors) = (entry.op.clone(), entry.floors.clone());
         let committed = entry.committed.is_some();
         self.count(&format!("refused {}", error.code()));
         match error.kind() {
-            ErrorKind::Conflict | ErrorKind::NotFound | ErrorKind::Duplicate if committed && op.client.is_some() => {
+            ErrorKind::Conflict | ErrorKind::NotFound | ErrorKind::Duplicate
+                if committed && op.client.is_some() =>
+            {
                 Err(format!("{:?} is committed, and sent again it is refused: {error}", op.id))
             }
             ErrorKind::Conflict => {
                 let Some((key, actual)) = error.key().zip(error.actual()) else {
+                    // A checkpoint is no aggregate: its place is in the text.
+                    if op.parts.iter().any(|part| matches!(part.deed, Deed::Move { .. })) {
+                        return Ok(());
+                    }
                     return Err(format!("a conflict without an aggregate or version: {error}"));
                 };
                 let key = String::from_utf8_lossy(key).into_owned();
-                let part = op.parts.iter().find(|part| part.key == key);
-                let Some(part) = part else {
+                let mut parts = op.parts.iter().zip(floors);
+                let Some((part, floor)) = parts.find(|(part, _)| part.key == key) else {
                     return Err(format!("a conflict on {key}, which is not part of {:?}", op.id));
                 };
-                if matches!(part.deed, Deed::Move { .. }) {
-                    self.marks.insert(key, actual);
-                    return Ok(());
-                }
                 if holds(part.expect, actual) {
-                    return Err(format!("a conflict: {} holds at version {actual} of {key}", part.expect));
+                    return Err(format!(
+                        "a conflict: {} holds at version {actual} of {key}",
+                        part.expect
+                    ));
                 }
-                let floor = self.floor(&key);
                 if actual < floor {
-                    return Err(format!("a conflict with version {actual} of {key}, durable at {floor}"));
+                    return Err(format!(
+                        "a conflict with version {actual} of {key}, durable at {floor}"
+                    ));
                 }
                 self.beliefs.insert(key, actual);
                 Ok(())
@@ -196,13 +210,17 @@ impl Book {
         match error.kind() {
             ErrorKind::NotWritten => {}
             // A retry's ticket may say that the original was overtaken, or can't be read.
-            ErrorKind::Duplicate | ErrorKind::Io | ErrorKind::Corrupt if entry.op.client.is_some() => {
+            ErrorKind::Duplicate | ErrorKind::Io | ErrorKind::Corrupt
+                if entry.op.client.is_some() =>
+            {
                 entry.unknown = true;
                 return Ok(());
             }
             ErrorKind::OutcomeUnknown => entry.unknown = true,
             _ if dead => entry.unknown = true,
-            _ => return Err(format!("the ticket of {:?} failed in no known way: {error}", call.id)),
+            _ => {
+                return Err(format!("the ticket of {:?} failed in no known way: {error}", call.id));
+            }
         }
         if !dead {
             self.count(&format!("tickets {}", error.code()));
@@ -234,7 +252,12 @@ impl Book {
     }
 
     /// A ticket said that it is durable. `dead`: after the power was cut.
-    pub fn acknowledged(&mut self, call: Call, committed: &Committed, dead: bool) -> Result<(), String> {
+    pub fn acknowledged(
+        &mut self,
+        call: Call,
+        committed: &Committed,
+        dead: bool,
+    ) -> Result<(), String> {
         let entry = self.ops.get_mut(&call.id).expect("it was added");
         entry.open -= 1;
         if dead {
@@ -276,11 +299,15 @@ impl Book {
         if let Some(before) = &entry.committed
             && *before != facts
         {
-            return Err(format!("{:?} was committed as {before:?} and again as {facts:?}", call.id));
+            return Err(format!(
+                "{:?} was committed as {before:?} and again as {facts:?}",
+                call.id
+            ));
         }
-        if entry.committed.is_some() && !again && entry.op.client.is_some() {
+        if entry.original_told && !again {
             return Err(format!("{:?} was committed before, and no replay now", call.id));
         }
+        entry.original_told |= !again;
         let position = facts.position;
         entry.committed = Some(facts);
         self.count(if again { "replayed" } else { "committed" });
@@ -360,6 +387,8 @@ impl Book {
             entry.unknown = false;
             if let Some(facts) = landed.get(id) {
                 entry.committed = Some(facts.clone());
+                entry.original_told = true;
+                self.served.insert((entry.op.shard, facts.position), *id);
             }
         }
         self.beliefs.clone_from(&versions);

@@ -119,7 +119,8 @@ impl Client {
 
     fn append_part(&mut self, key: String) -> Part {
         let expect = self.expect(&key);
-        let events = if self.random.u8(0..20) == 0 { self.random.u32(2..40) } else { self.random.u32(1..4) };
+        let events =
+            if self.random.u8(0..20) == 0 { self.random.u32(2..40) } else { self.random.u32(1..4) };
         Part { key, deed: Deed::Append(events), expect }
     }
 
@@ -357,11 +358,17 @@ impl Client {
         self.executed(call, execution.wait())
     }
 
-    fn executed(&mut self, call: Call, outcome: Result<Result<Option<Committed>, ()>, Error>) -> Said {
+    fn executed(
+        &mut self,
+        call: Call,
+        outcome: Result<Result<Option<Committed>, ()>, Error>,
+    ) -> Said {
         let dead = self.scene.is_dead();
         self.book(|book| match outcome {
             Ok(Ok(Some(committed))) => book.acknowledged(call, &committed, dead),
-            Ok(Ok(None)) => Err(format!("{:?} was executed with events and without a result", call.id)),
+            Ok(Ok(None)) => {
+                Err(format!("{:?} was executed with events and without a result", call.id))
+            }
             Ok(Err(())) => {
                 book.count("declined");
                 book.declined(call);
@@ -380,10 +387,7 @@ impl Client {
         let dead = self.scene.is_dead();
         let read = self.scene.store.read(&key);
         let version = read.version();
-        if version < floor && !dead {
-            return Err(format!("a read of {key} is at version {version}, durable was {floor}"));
-        }
-        self.show_events(&key, read, version, true)
+        self.show_events(&key, read, version, true, if dead { 0 } else { floor })
     }
 
     fn read_accepted(&mut self) -> Said {
@@ -393,10 +397,7 @@ impl Client {
         let dead = self.scene.is_dead();
         let read = self.scene.store.read(&key).accepted();
         let version = read.version();
-        if version < floor && !dead {
-            return Err(format!("an accepted read of {key} is at {version}, durable was {floor}"));
-        }
-        self.show_events(&key, read, version, false)?;
+        self.show_events(&key, read, version, false, if dead { 0 } else { floor })?;
         if !self.scene.is_dead() {
             self.book(|book| book.believe(&key, version));
         }
@@ -409,6 +410,7 @@ impl Client {
         read: impl Iterator<Item = Result<Recorded, Error>>,
         version: u64,
         durable: bool,
+        floor: u64,
     ) -> Said {
         let shard = self.scene.store.shard_of(key);
         let (mut version_shown, mut index_shown, mut left) = (0, 0, 0);
@@ -418,10 +420,13 @@ impl Client {
                 Err(error) => return self.scene.read_failed(&error),
             };
             // The next event of the version, or the first of the next version.
-            let next = if left == 0 { (version_shown + 1, 0) } else { (version_shown, index_shown + 1) };
+            let next =
+                if left == 0 { (version_shown + 1, 0) } else { (version_shown, index_shown + 1) };
             if (event.version(), event.index()) != next {
                 let (version, index) = (event.version(), event.index());
-                return Err(format!("a read of {key} shows event {index} of version {version}, next is {next:?}"));
+                return Err(format!(
+                    "a read of {key} shows event {index} of version {version}, next is {next:?}"
+                ));
             }
             (version_shown, index_shown) = next;
             left = event.batch_events() - event.index() - 1;
@@ -441,7 +446,9 @@ impl Client {
                     return Err(format!("a read of {key} shows {id:?}, event {index}: {differs}"));
                 }
                 if durable && !is_durable {
-                    return Err(format!("a default read of {key} shows {id:?}, which is not durable"));
+                    return Err(format!(
+                        "a default read of {key} shows {id:?}, which is not durable"
+                    ));
                 }
                 if is_durable && !dead {
                     book.show(shard, position, id)?;
@@ -449,8 +456,13 @@ impl Client {
                 Ok(())
             })?;
         }
+        if version < floor {
+            return Err(format!("a read of {key} is at version {version}, durable was {floor}"));
+        }
         if left != 0 || version_shown != version {
-            return Err(format!("a read of {key} at version {version} ends in version {version_shown}, {left} events early"));
+            return Err(format!(
+                "a read of {key} at version {version} ends in version {version_shown}, {left} events early"
+            ));
         }
         if durable && !self.scene.is_dead() {
             self.book(|book| book.seen(key, version));
@@ -489,7 +501,8 @@ impl Client {
         let name = format!("g{group}/mark");
         let from = self.book(|book| book.mark(&name));
         // The number of the operation keeps moves of the same checkpoint apart.
-        let to = (from >> 20).max(self.book(|book| book.next_number())) + 1 << 20 | self.random.u64(0..1 << 20);
+        let to = (from >> 20).max(self.book(|book| book.next_number())) + 1 << 20
+            | self.random.u64(0..1 << 20);
         let deed = Deed::Move { from: Position::from_raw(from), to: Position::from_raw(to) };
         let mut parts = Vec::new();
         if self.random.bool() {

@@ -33,6 +33,8 @@ pub struct Contents {
     pub marks: BTreeMap<String, u64>,
     /// The positions of each shard's records, in order.
     pub positions: Vec<Vec<u64>>,
+    /// Those of writes that append: what followers are given.
+    given: Vec<Vec<u64>>,
     /// The events of each aggregate: operation, part, index, version.
     pub histories: BTreeMap<String, Vec<(OpId, usize, u32, u64)>>,
     /// The newest snapshot of each aggregate: its position and its version.
@@ -68,7 +70,7 @@ impl From<annals::Error> for Complaint {
 pub fn inspect(store: &Store, book: &mut Book, faith: Faith) -> Result<Contents, Complaint> {
     let mut contents = Contents::default();
     for shard in 0..store.shards() {
-        let mut positions = Vec::new();
+        let (mut positions, mut given) = (Vec::new(), Vec::new());
         for write in store.log(shard).writes() {
             let write = write?;
             let at = write.position().get();
@@ -76,9 +78,13 @@ pub fn inspect(store: &Store, book: &mut Book, faith: Faith) -> Result<Contents,
                 return Err(format!("position {at} of shard {shard} does not rise").into());
             }
             positions.push(at);
+            if write.parts().any(|part| part.role() == Role::Append) {
+                given.push(at);
+            }
             contents.take(book, shard, &write)?;
         }
         contents.positions.push(positions);
+        contents.given.push(given);
     }
     contents.compare(book, faith)?;
     contents.read_all(store, book)?;
@@ -87,7 +93,12 @@ pub fn inspect(store: &Store, book: &mut Book, faith: Faith) -> Result<Contents,
 
 impl Contents {
     /// Takes in one record of the log.
-    fn take(&mut self, book: &mut Book, shard: u16, write: &RecordedWrite) -> Result<(), Complaint> {
+    fn take(
+        &mut self,
+        book: &mut Book,
+        shard: u16,
+        write: &RecordedWrite,
+    ) -> Result<(), Complaint> {
         let at = write.position().get();
         let entry = self.identify(book, shard, write)?;
         let id = entry.op.id;
@@ -97,13 +108,20 @@ impl Contents {
         if entry.op.shard != shard {
             return Err(format!("{id:?} stands on shard {shard}").into());
         }
-        if write.client() != entry.op.client.filter(|_| entry.op.parts.iter().any(|part| matches!(part.deed, Deed::Append(_)))) {
+        if write.client()
+            != entry
+                .op
+                .client
+                .filter(|_| entry.op.parts.iter().any(|part| matches!(part.deed, Deed::Append(_))))
+        {
             return Err(format!("{id:?} has client {:?}", write.client()).into());
         }
         let mut versions = BTreeMap::new();
         let parts: Vec<_> = write.parts().collect();
         if parts.len() != entry.op.parts.len() {
-            return Err(format!("{id:?} has {} of {} parts", parts.len(), entry.op.parts.len()).into());
+            return Err(
+                format!("{id:?} has {} of {} parts", parts.len(), entry.op.parts.len()).into()
+            );
         }
         for (index, part) in entry.op.parts.iter().enumerate() {
             let role = match part.deed {
@@ -112,7 +130,9 @@ impl Contents {
                 Deed::Move { .. } => Role::Checkpoint,
                 Deed::Save { .. } => Role::Snapshot,
             };
-            let found = parts.iter().find(|found| found.role() == role && found.key() == part.key.as_bytes());
+            let found = parts
+                .iter()
+                .find(|found| found.role() == role && found.key() == part.key.as_bytes());
             let Some(found) = found else {
                 return Err(format!("{id:?} stands at {at} without its part {part:?}").into());
             };
@@ -143,7 +163,9 @@ impl Contents {
                     if let Some((client, sequence)) = entry.op.client {
                         let newest = self.sequences.entry((part.key.clone(), client)).or_default();
                         if *newest >= sequence {
-                            return wrong(format!("sequence {sequence} of a client after {newest}"));
+                            return wrong(format!(
+                                "sequence {sequence} of a client after {newest}"
+                            ));
                         }
                         *newest = sequence;
                     }
@@ -179,7 +201,9 @@ impl Contents {
         if let Some(committed) = &entry.committed
             && (committed.position != at || !saves && committed.versions != facts.versions)
         {
-            return Err(format!("{id:?} was committed as {committed:?} and stands as {facts:?}").into());
+            return Err(
+                format!("{id:?} was committed as {committed:?} and stands as {facts:?}").into()
+            );
         }
         if let Some(before) = self.landed.insert(id, facts) {
             return Err(format!("{id:?} stands at {} and again at {at}", before.position).into());
@@ -224,7 +248,11 @@ impl Contents {
             }
         }
         let entry = found.and_then(|id| book.find(id));
-        entry.ok_or_else(|| format!("nobody wrote what stands at {at} of shard {shard}").into())
+        entry.ok_or_else(|| {
+            let parts: Vec<_> = write.parts().collect();
+            format!("nobody wrote what stands at {at} of shard {shard}: {parts:?}, {found:?}")
+                .into()
+        })
     }
 
     /// What is missing, or should not be there.
@@ -240,7 +268,10 @@ impl Contents {
                     lost.push((shard, position));
                     continue;
                 }
-                return Err(format!("{id:?} was shown at {position} of shard {shard}, and is gone").into());
+                return Err(format!(
+                    "{id:?} was shown at {position} of shard {shard}, and is gone"
+                )
+                .into());
             }
         }
         for (shard, position) in lost {
@@ -258,7 +289,7 @@ impl Contents {
         for followed in &book.followed {
             let Some(last) = followed.given.last() else { continue };
             let range = followed.after + 1..=*last;
-            let there = self.positions[usize::from(followed.shard)].iter().copied();
+            let there = self.given[usize::from(followed.shard)].iter().copied();
             let there: Vec<u64> = there.filter(|position| range.contains(position)).collect();
             if there != followed.given {
                 return Err(format!(
@@ -277,7 +308,10 @@ impl Contents {
             let wrong = |what: String| Err(Complaint::Wrong(format!("{key}: {what}")));
             let version = store.version(key)?;
             if Some(&version) != self.versions.get(key) {
-                return wrong(format!("version {version}, where the log has {:?}", self.versions.get(key)));
+                return wrong(format!(
+                    "version {version}, where the log has {:?}",
+                    self.versions.get(key)
+                ));
             }
             let mut read = Vec::new();
             for event in store.read(key) {
@@ -307,13 +341,18 @@ impl Contents {
                 backwards += 1;
             }
             if backwards != history.len() {
-                return wrong(format!("{backwards} of {} events are read backwards", history.len()));
+                return wrong(format!(
+                    "{backwards} of {} events are read backwards",
+                    history.len()
+                ));
             }
         }
         for (name, mark) in &self.marks {
             let stands = store.checkpoint(name)?.get();
             if stands != *mark {
-                return Err(format!("checkpoint {name} stands at {stands}, in the log at {mark}").into());
+                return Err(
+                    format!("checkpoint {name} stands at {stands}, in the log at {mark}").into()
+                );
             }
         }
         for (key, (at, version)) in &self.snapshots {

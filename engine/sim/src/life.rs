@@ -34,7 +34,7 @@ pub(crate) struct Scene {
     disk: Arc<SimDisk>,
     faith: Faith,
     over: Cell<bool>,
-    wrong: RefCell<Option<String>>,
+    wrong: Rc<RefCell<Option<String>>>,
 }
 
 impl Scene {
@@ -169,7 +169,9 @@ impl Lives {
                 self.next_disk(true);
                 return Ok(false);
             }
-            Err(Complaint::Failed(error)) if self.faith == Faith::Broken && error.kind() == ErrorKind::Corrupt => {
+            Err(Complaint::Failed(error))
+                if self.faith == Faith::Broken && error.kind() == ErrorKind::Corrupt =>
+            {
                 self.book.borrow_mut().count("damage found by a read");
                 return Ok(true);
             }
@@ -189,7 +191,9 @@ impl Lives {
 
     fn open(&mut self, options: &Options) -> Result<Opened, String> {
         let before = self.told();
-        if self.random.u8(0..6) == 0 && self.book.borrow().counts.contains_key("recoveries inspected") {
+        if self.random.u8(0..6) == 0
+            && self.book.borrow().counts.contains_key("recoveries inspected")
+        {
             self.open_to_read(options)?;
         }
         match open_on(options, Arc::clone(&self.disk) as Arc<dyn Disk>) {
@@ -197,6 +201,11 @@ impl Lives {
             Ok(store) => Ok(Opened::Store(store)),
             Err(error) if self.faith == Faith::Broken && error.kind() == ErrorKind::Corrupt => {
                 self.book.borrow_mut().count("damage found by an opening");
+                Ok(Opened::Refused)
+            }
+            // The last world's flushes are still on their way.
+            Err(error) if error.kind() == ErrorKind::Locked => {
+                self.book.borrow_mut().count("locks waited for");
                 Ok(Opened::Refused)
             }
             Err(error) => {
@@ -220,12 +229,17 @@ impl Lives {
                 match inspect(&store, &mut book, self.faith) {
                     Ok(_) => self.book.borrow_mut().count("read-only openings"),
                     Err(_) if self.disk.is_cut() => {}
-                    Err(Complaint::Failed(_)) if self.told() != before || self.faith == Faith::Broken => {}
+                    Err(Complaint::Failed(_))
+                        if self.told() != before || self.faith == Faith::Broken => {}
                     Err(complaint) => return Err(format!("opened read-only: {complaint:?}")),
                 }
                 Ok(())
             }
-            Err(_) if self.disk.is_cut() || self.told() != before || self.faith == Faith::Broken => Ok(()),
+            Err(_)
+                if self.disk.is_cut() || self.told() != before || self.faith == Faith::Broken =>
+            {
+                Ok(())
+            }
             Err(error) => Err(format!("the store does not open read-only: {error}")),
         }
     }
@@ -257,7 +271,10 @@ impl Lives {
 
     fn use_store(&mut self, world: &Rc<World>, store: Store) -> Result<(), String> {
         if self.random.u8(0..100) < 75 && !self.disk.is_cut() {
-            self.disk.plan_cut(10_u64.pow(self.random.u32(1..4)) + self.random.u64(0..300), self.random.u64(..));
+            self.disk.plan_cut(
+                10_u64.pow(self.random.u32(1..4)) + self.random.u64(0..300),
+                self.random.u64(..),
+            );
         }
         if self.faith == Faith::Kept {
             self.profile.trouble(&self.disk);
@@ -276,7 +293,7 @@ impl Lives {
             disk: Arc::clone(&self.disk),
             faith: self.faith,
             over: Cell::new(false),
-            wrong: RefCell::new(None),
+            wrong: Rc::default(),
         });
         let working = Rc::new(Cell::new(self.profile.clients));
         for number in 0..self.profile.clients {
@@ -300,7 +317,7 @@ impl Lives {
         });
         self.disk.set_order(Order::Random);
         scene.over.set(true);
-        self.end(world, &scene, store)
+        self.end(world, scene, store)
     }
 
     fn follow(&mut self, world: &World, scene: &Rc<Scene>) {
@@ -326,15 +343,17 @@ impl Lives {
         }
     }
 
-    fn end(&mut self, world: &World, scene: &Rc<Scene>, store: Store) -> Result<(), String> {
+    fn end(&mut self, world: &World, scene: Rc<Scene>, store: Store) -> Result<(), String> {
         let cuts = self.random.u8(0..3) == 0;
         if cuts && !self.disk.is_cut() {
             self.disk.plan_cut(1, self.random.u64(..));
         }
         let closed = store.close();
-        drop(store);
+        let wrong = Rc::clone(&scene.wrong);
+        // The store ends with its last handle, and the scene has one.
+        drop((store, scene));
         world.finish();
-        if let Some(wrong) = scene.wrong.borrow_mut().take() {
+        if let Some(wrong) = wrong.borrow_mut().take() {
             return Err(wrong);
         }
         let dead = self.disk.is_cut();
@@ -347,6 +366,33 @@ impl Lives {
         }
         self.next_disk(dead);
         Ok(())
+    }
+
+    /// Opens the store once more, and looks at what it has.
+    pub(crate) fn look_back(&mut self) -> Result<(), String> {
+        let world = World::new(self.random.u64(..), self.profile.temper(&mut self.random));
+        host::install(Some(Rc::clone(&world) as _));
+        let options = self.profile.options(&mut self.random);
+        self.disk.repair();
+        let seen = match self.open(&options) {
+            Ok(Opened::Store(store)) => {
+                let inspected = inspect(&store, &mut self.book.borrow_mut(), self.faith);
+                match inspected {
+                    Ok(contents) => self.verify(&contents),
+                    Err(Complaint::Failed(error))
+                        if self.faith == Faith::Broken && error.kind() == ErrorKind::Corrupt =>
+                    {
+                        Ok(())
+                    }
+                    Err(complaint) => Err(format!("at the end: {complaint:?}")),
+                }
+            }
+            Ok(Opened::Cut | Opened::Refused) => Ok(()),
+            Err(wrong) => Err(wrong),
+        };
+        world.finish();
+        host::install(None);
+        seen
     }
 
     /// Where the next life begins: on what the cut has left, on what one now would leave, or where this life has ended.

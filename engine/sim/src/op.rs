@@ -14,9 +14,17 @@ pub enum Deed {
     /// Demands something alone.
     Check,
     /// Moves a checkpoint; the key is its name.
-    Move { from: Position, to: Position },
+    Move {
+        /// Where it stands.
+        from: Position,
+        /// Where it goes, unlike any other move of it.
+        to: Position,
+    },
     /// Saves a snapshot of this version.
-    Save { version: u64 },
+    Save {
+        /// What it stands for.
+        version: u64,
+    },
 }
 
 /// One part of a write.
@@ -70,7 +78,8 @@ impl Op {
 
     /// The bytes of an event: the operation's number, the part's, its own, then filling that follows from them.
     fn data(&self, part: usize, index: u32) -> Vec<u8> {
-        let mut filling = fastrand::Rng::with_seed(self.id.0 << 20 ^ (part as u64) << 10 ^ u64::from(index));
+        let mut filling =
+            fastrand::Rng::with_seed(self.id.0 << 20 ^ (part as u64) << 10 ^ u64::from(index));
         let length = filling.usize(0..=self.bytes_max as usize);
         let mut data = self.id.0.to_le_bytes().to_vec();
         data.push(part as u8);

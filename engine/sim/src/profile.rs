@@ -10,12 +10,8 @@ use fastrand::Rng;
 use crate::world::Temper;
 
 /// Nobody notices these.
-const HARMLESS: [FaultKind; 4] = [
-    FaultKind::LateCompletion,
-    FaultKind::ShortWrite,
-    FaultKind::Interrupted,
-    FaultKind::TryAgain,
-];
+const HARMLESS: [FaultKind; 4] =
+    [FaultKind::LateCompletion, FaultKind::ShortWrite, FaultKind::Interrupted, FaultKind::TryAgain];
 
 /// These are told to the engine, which tells its callers.
 const TOLD: [FaultKind; 12] = [

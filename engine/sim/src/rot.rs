@@ -24,7 +24,8 @@ pub(crate) fn examine(lives: &mut Lives) -> Result<(), String> {
     for dir in ["", "shard-0000", "shard-0001", "shard-0002"] {
         for entry in disk.list(dir).unwrap_or_default() {
             if entry.regular && entry.bytes > 0 {
-                let path = if dir.is_empty() { entry.name } else { format!("{dir}/{}", entry.name) };
+                let path =
+                    if dir.is_empty() { entry.name } else { format!("{dir}/{}", entry.name) };
                 files.push((path, entry.bytes));
             }
         }
@@ -44,7 +45,11 @@ pub(crate) fn examine(lives: &mut Lives) -> Result<(), String> {
     judged.map_err(|wrong| format!("{path} has rotted at {place:?}: {wrong}"))
 }
 
-fn judge(lives: &Lives, disk: &Arc<annals::internals::disk::sim::SimDisk>, options: &Options) -> Result<(), String> {
+fn judge(
+    lives: &Lives,
+    disk: &Arc<annals::internals::disk::sim::SimDisk>,
+    options: &Options,
+) -> Result<(), String> {
     let verified = verify_on(&**disk);
     let open = |options: &Options| open_on(options, Arc::clone(disk) as Arc<dyn Disk>);
     let mut book = lives.book.borrow().clone();
@@ -68,7 +73,8 @@ fn judge(lives: &Lives, disk: &Arc<annals::internals::disk::sim::SimDisk>, optio
                     Err(Complaint::Wrong(wrong)) if wrong.contains("is gone") => {}
                     Err(complaint) => return Err(format!("opened read-only: {complaint:?}")),
                 },
-                Err(error) if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {}
                 Err(error) => return Err(format!("it does not open read-only: {error}")),
             }
             "rot told by the opening"

@@ -45,7 +45,10 @@ enum Pause {
 enum State {
     Ready,
     /// `looked`: how much had happened when it looked last.
-    Waits { until: Option<Duration>, looked: u64 },
+    Waits {
+        until: Option<Duration>,
+        looked: u64,
+    },
     Stalled,
 }
 
@@ -110,13 +113,7 @@ impl World {
             mine.set(yielder);
             body();
         });
-        self.threads.borrow_mut().push(Thread {
-            name,
-            state: State::Ready,
-            routine,
-            way,
-            foreign,
-        });
+        self.threads.borrow_mut().push(Thread { name, state: State::Ready, routine, way, foreign });
     }
 
     /// Runs until `done` says so or nobody is left. `false`: nobody is left.
@@ -165,7 +162,8 @@ impl World {
         self.now.set(self.now.get() + Duration::from_nanos(passes));
         let Some(index) = self.choose() else { return self.let_time_pass(until) };
         self.last.set(index);
-        self.path.set(self.path.get().rotate_left(7).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ index as u64);
+        self.path
+            .set(self.path.get().rotate_left(7).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ index as u64);
         // The thread is taken out while it runs, because it may start others.
         let mut thread = self.threads.borrow_mut().swap_remove(index);
         let before = self.running.replace(Some((Rc::clone(&thread.way), thread.foreign)));
@@ -184,10 +182,9 @@ impl World {
             Pause::Stall if !self.over.get() => State::Stalled,
             Pause::Step | Pause::Stall => State::Ready,
             // Who has just begun to wait looks at least once more.
-            Pause::Wait { until, again } => State::Waits {
-                until,
-                looked: if again { self.happened.get() } else { 0 },
-            },
+            Pause::Wait { until, again } => {
+                State::Waits { until, looked: if again { self.happened.get() } else { 0 } }
+            }
         };
         let mut threads = self.threads.borrow_mut();
         threads.push(thread);
@@ -208,8 +205,7 @@ impl World {
         };
         let mut random = self.random.borrow_mut();
         let last = self.last.get();
-        if random.u8(0..100) < self.temper.loyalty_percent
-            && threads.get(last).is_some_and(can_run)
+        if random.u8(0..100) < self.temper.loyalty_percent && threads.get(last).is_some_and(can_run)
         {
             return Some(last);
         }

@@ -284,6 +284,7 @@ impl SimDisk {
 
 impl Disk for SimDisk {
     fn create_dir(&self, dir: &str) -> io::Result<()> {
+        others_run();
         let mut state = self.state();
         state.meet(Op::CreateDir)?;
         match state.live.get(dir) {
@@ -297,6 +298,7 @@ impl Disk for SimDisk {
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<Entry>> {
+        others_run();
         let mut state = self.state();
         state.meet(Op::List)?;
         state.dir(dir)?;
@@ -314,6 +316,7 @@ impl Disk for SimDisk {
     }
 
     fn create(&self, path: &str) -> io::Result<Arc<dyn File>> {
+        others_run();
         let mut state = self.state();
         state.meet(Op::Create)?;
         state.dir(parent(path))?;
@@ -326,6 +329,7 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn File>> {
+        others_run();
         let mut state = self.state();
         state.meet(Op::Open)?;
         let index = state.file(path)?;
@@ -333,6 +337,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        others_run();
         let mut state = self.state();
         state.meet(Op::Rename)?;
         state.file(from)?;
@@ -344,6 +349,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
+        others_run();
         let mut state = self.state();
         state.meet(Op::Remove)?;
         state.file(path)?;
@@ -352,6 +358,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
+        others_run();
         self.state().sync_dir(dir)
     }
 
@@ -360,6 +367,7 @@ impl Disk for SimDisk {
     }
 
     fn lock(&self) -> io::Result<Arc<dyn Lock>> {
+        others_run();
         let mut state = self.state();
         state.powered()?;
         if state.locked || !broken!(OpensBeforeStragglers) && state.straggles() {
@@ -385,6 +393,12 @@ impl Disk for SimDisk {
     fn backend(&self) -> &'static str {
         "sim"
     }
+}
+
+/// Each operation takes time, in which other threads of a host may run.
+fn others_run() {
+    #[cfg(feature = "internals")]
+    crate::sync::host::step("disk");
 }
 
 impl fmt::Debug for SimDisk {

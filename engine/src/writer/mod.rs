@@ -70,8 +70,6 @@ pub(crate) struct Links {
     /// Somebody closes the shard: what is accepted is still written.
     pub(crate) closing: AtomicBool,
     pub(crate) counters: Counters,
-    /// Where wakers of tasks are called.
-    pub(crate) wakers: mailbox::Sender<Vec<Waker>>,
     /// What the log writer left. It is freed with the links: whoever follows a slot has come by them.
     pub(crate) rest: Mutex<Vec<WriteRef<Payload>>>,
 }
@@ -124,6 +122,8 @@ pub(crate) struct Start {
     pub(crate) capacity_blocks: i64,
     /// The last flush that recovery accepted.
     pub(crate) accepted: Option<AcceptedEnd>,
+    /// Where wakers of tasks are called. That thread ends with the log writers, whoever keeps the links alive.
+    pub(crate) wakers: mailbox::Sender<Vec<Waker>>,
 }
 
 /// The segment that is being filled.
@@ -332,7 +332,7 @@ impl LogWriter {
     fn hand_over_wakers(&mut self) {
         if !self.wakers.is_empty() {
             let wakers = std::mem::take(&mut self.wakers);
-            if let Err(unsent) = self.links.wakers.send(wakers) {
+            if let Err(unsent) = self.start.wakers.send(wakers) {
                 drop(unsent);
             }
         }

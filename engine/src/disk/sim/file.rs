@@ -3,8 +3,8 @@
 use std::any::Any;
 use std::io;
 
-use super::SimDisk;
 use super::faults::Op;
+use super::{SimDisk, others_run};
 use crate::disk::{Access, File, Mapping};
 
 #[derive(Debug)]
@@ -23,6 +23,7 @@ impl SimFile {
     }
 
     fn grow(&self, bytes: u64, cut: bool) -> io::Result<()> {
+        others_run();
         self.check_writable()?;
         let mut state = self.disk.state();
         state.meet(Op::Prepare)?;
@@ -43,6 +44,7 @@ impl File for SimFile {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        others_run();
         self.disk.state().read(self.index, offset, buffer)
     }
 
@@ -51,6 +53,7 @@ impl File for SimFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        others_run();
         self.check_writable()?;
         self.disk.state().write_all(self.index, offset, bytes)
     }
@@ -64,6 +67,7 @@ impl File for SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        others_run();
         self.disk.state().sync(self.index, None)
     }
 

@@ -147,6 +147,15 @@ impl State {
         self.faults.meet(op, &mut self.random)
     }
 
+    /// How late it is, as the host of this thread says, if there is one.
+    pub(super) fn now(&self) -> Duration {
+        #[cfg(feature = "internals")]
+        if let Some(host) = crate::sync::host::current() {
+            return host.elapsed();
+        }
+        self.now
+    }
+
     /// Whether something goes wrong by chance now. It is counted by whoever lets it happen.
     pub(super) fn draw(&mut self, kind: FaultKind) -> bool {
         self.faults.draw(kind, &mut self.random)

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::faults::FaultKind;
 use super::file::SimFile;
 use super::image::{InFlight, State};
+use super::others_run;
 use super::{Order, SimDisk};
 use crate::disk::verdict::{Outcome, Verdict, verdict};
 use crate::disk::{Completion, File, Flush, Lock, Queue, SyncMethod, Waker};
@@ -98,7 +99,7 @@ impl SimQueue {
     /// Which one completes now; `None` if no more do. `least`: how many have to.
     fn next(&self, done: usize, least: usize) -> Option<usize> {
         let mut state = self.bell.disk.state();
-        let now = state.now;
+        let now = state.now();
         if state.is_off() {
             return (!self.flying.is_empty()).then_some(0);
         }
@@ -138,6 +139,7 @@ impl SimQueue {
 
 impl Queue for SimQueue {
     fn start(&mut self, flush: Flush) {
+        others_run();
         let written = self.write(&flush);
         let Flush { token, file, offset, bytes, .. } = flush;
         let range = offset as usize..offset as usize + bytes;
@@ -147,7 +149,7 @@ impl Queue for SimQueue {
         if state.draw(FaultKind::LateCompletion) {
             let (looks, time) = state.lateness;
             due_look = self.looks + 1 + state.random.below(looks as usize) as u64;
-            due = state.now + time.mul_f64(state.random.below(1001) as f64 / 1000.0);
+            due = state.now() + time.mul_f64(state.random.below(1001) as f64 / 1000.0);
         }
         if let (Ok(()), Some(file)) = (&written, file.as_any().downcast_ref::<SimFile>()) {
             let range = range.clone();
@@ -162,6 +164,7 @@ impl Queue for SimQueue {
     }
 
     fn wait(&mut self, limit: Option<Duration>, completed: &mut Vec<Completion>) {
+        others_run();
         let deadline = limit.and_then(|limit| clock::now().checked_add(limit));
         loop {
             if self.bell.was_rung() {
@@ -219,6 +222,8 @@ impl Bell {
         #[cfg(feature = "internals")]
         if let Some(host) = crate::sync::host::current() {
             drop(state);
+            let due = self.disk.due().unwrap_or(Duration::MAX).saturating_sub(host.elapsed());
+            let left = left.min(due.max(Duration::from_micros(1)));
             let rung = || *self.rung.lock().unwrap_or_else(PoisonError::into_inner);
             host.wait(&rung, Some(left));
             return false;
