@@ -156,6 +156,17 @@ impl Content {
         }
     }
 
+    /// As if it had not been written since it was durable last.
+    pub(super) fn revert(&mut self, range: Range<usize>) {
+        for (page, mask) in masks(range) {
+            let marked = self.marked.get(page).copied().unwrap_or(0) & mask;
+            let Some(to) = self.live.pages.get_mut(page).filter(|_| marked != 0) else { continue };
+            let from = self.durable.pages.get(page).unwrap_or(&ZEROS);
+            copy_sectors(from, to, marked);
+            self.marked[page] &= !marked;
+        }
+    }
+
     pub(super) fn forget_all(&mut self) {
         self.marked.clear();
         self.length_marked = false;
@@ -175,17 +186,14 @@ impl Content {
         if mask == u8::MAX {
             *to = Arc::clone(from);
         } else {
-            for sector in (0..8).filter(|sector| mask & 1 << sector != 0) {
-                let range = sector * SECTOR..(sector + 1) * SECTOR;
-                Arc::make_mut(to)[range.clone()].copy_from_slice(&from[range]);
-            }
+            copy_sectors(from, to, mask);
         }
         if page + 1 == self.durable.pages.len() {
             self.durable.zero_rest();
         }
     }
 
-    /// What is left after a power cut. With a block, one of so many bytes is damaged as a whole if any of it was being
+    /// What is left after a power cut, all of it durable. With a block, one of so many bytes is damaged as a whole if any of it was being
     /// written.
     pub(super) fn after_power_cut(
         mut self,
@@ -195,10 +203,10 @@ impl Content {
         tally: &mut Tally,
     ) -> Content {
         if self.length_marked {
-            match loss {
-                Loss::Nothing => self.settle_length(),
-                Loss::Random if random.coin() => self.settle_length(),
-                _ => tally.add(FaultKind::LostLength),
+            if loss == Loss::Random && random.coin() {
+                self.settle_length();
+            } else {
+                tally.add(FaultKind::LostLength);
             }
         }
         let torn: Vec<usize> = match damaged {
@@ -211,11 +219,7 @@ impl Content {
             if marked == 0 {
                 continue;
             }
-            let kept = match loss {
-                Loss::Random => random.next() as u8,
-                Loss::All => 0,
-                Loss::Nothing => u8::MAX,
-            } & marked;
+            let kept = if loss == Loss::Random { random.next() as u8 & marked } else { 0 };
             tally.add_many(FaultKind::LostSector, (marked & !kept).count_ones().into());
             if kept != 0 && kept != marked {
                 tally.add(FaultKind::TornWrite);
@@ -240,6 +244,13 @@ impl Content {
             masks(at..at + block)
                 .any(|(page, mask)| self.marked.get(page).is_some_and(|marked| marked & mask != 0))
         })
+    }
+}
+
+fn copy_sectors(from: &Page, to: &mut Page, mask: u8) {
+    for sector in (0..8).filter(|sector| mask & 1 << sector != 0) {
+        let range = sector * SECTOR..(sector + 1) * SECTOR;
+        Arc::make_mut(to)[range.clone()].copy_from_slice(&from[range]);
     }
 }
 
