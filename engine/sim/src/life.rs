@@ -199,7 +199,7 @@ impl Lives {
         match open_on(options, Arc::clone(&self.disk) as Arc<dyn Disk>) {
             _ if self.disk.is_cut() => Ok(Opened::Cut),
             Ok(store) => Ok(Opened::Store(store)),
-            Err(error) if self.faith == Faith::Broken && error.kind() == ErrorKind::Corrupt => {
+            Err(error) if self.is_lost(&error) => {
                 self.book.borrow_mut().count("damage found by an opening");
                 Ok(Opened::Refused)
             }
@@ -370,29 +370,35 @@ impl Lives {
 
     /// Opens the store once more, and looks at what it has.
     pub(crate) fn look_back(&mut self) -> Result<(), String> {
-        let world = World::new(self.random.u64(..), self.profile.temper(&mut self.random));
-        host::install(Some(Rc::clone(&world) as _));
-        let options = self.profile.options(&mut self.random);
-        self.disk.repair();
-        let seen = match self.open(&options) {
-            Ok(Opened::Store(store)) => {
-                let inspected = inspect(&store, &mut self.book.borrow_mut(), self.faith);
-                match inspected {
-                    Ok(contents) => self.verify(&contents),
-                    Err(Complaint::Failed(error))
-                        if self.faith == Faith::Broken && error.kind() == ErrorKind::Corrupt =>
-                    {
-                        Ok(())
+        loop {
+            let world = World::new(self.random.u64(..), self.profile.temper(&mut self.random));
+            host::install(Some(Rc::clone(&world) as _));
+            let options = self.profile.options(&mut self.random);
+            self.disk.repair();
+            let seen = self.open(&options).and_then(|opened| match opened {
+                Opened::Store(store) => {
+                    let inspected = inspect(&store, &mut self.book.borrow_mut(), self.faith);
+                    match inspected {
+                        Ok(contents) => self.verify(&contents),
+                        Err(_) if self.disk.is_cut() => Ok(()),
+                        Err(Complaint::Failed(error)) if self.is_lost(&error) => Ok(()),
+                        Err(complaint) => Err(format!("at the end: {complaint:?}")),
                     }
-                    Err(complaint) => Err(format!("at the end: {complaint:?}")),
                 }
+                Opened::Cut | Opened::Refused => Ok(()),
+            });
+            world.finish();
+            host::install(None);
+            if !self.disk.is_cut() || seen.is_err() {
+                return seen;
             }
-            Ok(Opened::Cut | Opened::Refused) => Ok(()),
-            Err(wrong) => Err(wrong),
-        };
-        world.finish();
-        host::install(None);
-        seen
+            self.next_disk(true);
+        }
+    }
+
+    /// A broken disk may have lost what can't be read.
+    fn is_lost(&self, error: &Error) -> bool {
+        self.faith == Faith::Broken && error.kind() == ErrorKind::Corrupt
     }
 
     /// Where the next life begins: on what the cut has left, on what one now would leave, or where this life has ended.

@@ -40,12 +40,22 @@ struct Arguments {
     /// Runs the seeds in this process, and prints what came of each as JSON.
     #[arg(long, hide = true)]
     worker: bool,
+    #[cfg(feature = "mutants")]
+    #[command(flatten)]
+    mutants: mutants::Choice,
 }
+
+#[cfg(feature = "mutants")]
+mod mutants;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // What panics is a finding, and told as one.
     std::panic::set_hook(Box::new(|_| {}));
+    #[cfg(feature = "mutants")]
+    if let Some(code) = mutants::hunt(&arguments) {
+        return code;
+    }
     if arguments.worker {
         return work(arguments.from..arguments.from + arguments.seeds);
     }
@@ -106,7 +116,7 @@ fn campaign(arguments: &Arguments) -> io::Result<ExitCode> {
     });
     let mut report = Report::default();
     let began = std::time::Instant::now();
-    let ended = gather(arguments, &[], |outcome| {
+    let ended = gather(arguments, |outcome| {
         report.add(outcome);
         progress.inc(1);
         progress.set_message(format!("{} recoveries,", report.count("recoveries inspected")));
@@ -141,11 +151,7 @@ fn campaign(arguments: &Arguments) -> io::Result<ExitCode> {
 }
 
 /// Runs seeds in processes of their own, which share nothing that could make a seed run otherwise; as long as `go_on`.
-fn gather(
-    arguments: &Arguments,
-    more: &[String],
-    mut go_on: impl FnMut(Outcome) -> bool,
-) -> io::Result<()> {
+fn gather(arguments: &Arguments, mut go_on: impl FnMut(Outcome) -> bool) -> io::Result<()> {
     let jobs =
         arguments.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
     let jobs = jobs.max(1) as u64;
@@ -156,8 +162,8 @@ fn gather(
     for job in 0..jobs {
         let from = arguments.from + job * share;
         let seeds = from..(from + share).min(end);
-        let (sender, more) = (sender.clone(), more.to_vec());
-        workers.push(thread::spawn(move || oversee(seeds, &more, &sender)));
+        let sender = sender.clone();
+        workers.push(thread::spawn(move || oversee(seeds, &sender)));
     }
     drop(sender);
     for outcome in outcomes {
@@ -169,13 +175,9 @@ fn gather(
 }
 
 /// Starts a worker again behind each failure, until its seeds are run or nobody listens.
-fn oversee(
-    mut seeds: Range<u64>,
-    more: &[String],
-    sender: &mpsc::Sender<Outcome>,
-) -> io::Result<()> {
+fn oversee(mut seeds: Range<u64>, sender: &mpsc::Sender<Outcome>) -> io::Result<()> {
     while !seeds.is_empty() {
-        let mut worker = Worker::start(&seeds, more)?;
+        let mut worker = Worker::start(&seeds, &[])?;
         let output =
             worker.0.stdout.take().ok_or_else(|| io::Error::other("a worker without output"))?;
         let mut last = None;
@@ -207,7 +209,7 @@ fn oversee(
 struct Worker(Child);
 
 impl Worker {
-    fn start(seeds: &Range<u64>, more: &[String]) -> io::Result<Worker> {
+    fn start(seeds: &Range<u64>, more: &[&str]) -> io::Result<Worker> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("--worker").args(["--from", &seeds.start.to_string()]);
         command.args(["--seeds", &(seeds.end - seeds.start).to_string()]).args(more);

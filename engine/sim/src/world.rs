@@ -35,21 +35,32 @@ pub struct Temper {
 enum Pause {
     /// It goes on when it is chosen.
     Step,
-    /// It waits for something or until a time. `again`: it has looked, and it was not so.
-    Wait { until: Option<Duration>, again: bool },
+    /// It waits for something or until a time.
+    Wait { ready: Predicate, until: Option<Duration> },
     /// It goes on when the life is over.
     Stall,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Ready,
-    /// `looked`: how much had happened when it looked last.
-    Waits {
-        until: Option<Duration>,
-        looked: u64,
-    },
+    Waits { ready: Predicate, until: Option<Duration> },
     Stalled,
+}
+
+/// What a thread waits for. It lies on that thread's stack, where it stays while the thread is suspended.
+struct Predicate(*const (dyn Fn() -> bool + 'static));
+
+impl Predicate {
+    fn new(ready: &dyn Fn() -> bool) -> Predicate {
+        // SAFETY: only the lifetime changes. The predicate is looked at while its thread is suspended in `World::wait`,
+        // which borrows it, and a thread is never unwound from there: worlds run to their end.
+        Predicate(unsafe { std::mem::transmute::<*const (dyn Fn() -> bool + '_), _>(ready) })
+    }
+
+    fn holds(&self) -> bool {
+        // SAFETY: see `new`.
+        unsafe { (*self.0)() }
+    }
 }
 
 type Way = Rc<Cell<*const Yielder<(), Pause>>>;
@@ -72,9 +83,9 @@ pub struct World {
     /// Who runs: its way out, its name, and whether it may be stalled. Nothing while the simulation itself runs.
     running: RefCell<Option<(Way, bool)>>,
     last: Cell<usize>,
+    /// Who can run: kept for its memory.
+    able: RefCell<Vec<usize>>,
     now: Cell<Duration>,
-    /// How much has happened: grows whenever somebody did something.
-    happened: Cell<u64>,
     turns: Cell<u64>,
     over: Cell<bool>,
     /// How many threads were stopped for ever.
@@ -92,8 +103,8 @@ impl World {
             random: RefCell::new(Rng::with_seed(seed)),
             running: RefCell::new(None),
             last: Cell::new(0),
+            able: RefCell::default(),
             now: Cell::new(Duration::ZERO),
-            happened: Cell::new(0),
             turns: Cell::new(0),
             over: Cell::new(false),
             stalls: Cell::new(0),
@@ -118,7 +129,6 @@ impl World {
 
     /// Runs until `done` says so or nobody is left. `false`: nobody is left.
     pub fn run_until(&self, done: impl Fn() -> bool) -> bool {
-        self.note();
         while !done() {
             if self.threads.borrow().is_empty() {
                 return false;
@@ -128,16 +138,11 @@ impl World {
         true
     }
 
-    /// Something has happened: who waits looks again.
-    fn note(&self) {
-        self.happened.set(self.happened.get() + 1);
-    }
-
     /// The life is over: whoever was stalled goes on, and all run to their ends.
     pub fn finish(&self) {
         self.over.set(true);
         for thread in self.threads.borrow_mut().iter_mut() {
-            if thread.state == State::Stalled {
+            if matches!(thread.state, State::Stalled) {
                 thread.state = State::Ready;
             }
         }
@@ -172,19 +177,13 @@ impl World {
         let pause = match result {
             CoroutineResult::Yield(pause) => pause,
             CoroutineResult::Return(()) => {
-                return self.note();
+                return;
             }
         };
-        if !matches!(pause, Pause::Wait { again: true, .. }) {
-            self.note();
-        }
         thread.state = match pause {
             Pause::Stall if !self.over.get() => State::Stalled,
             Pause::Step | Pause::Stall => State::Ready,
-            // Who has just begun to wait looks at least once more.
-            Pause::Wait { until, again } => {
-                State::Waits { until, looked: if again { self.happened.get() } else { 0 } }
-            }
+            Pause::Wait { ready, until } => State::Waits { ready, until },
         };
         let mut threads = self.threads.borrow_mut();
         threads.push(thread);
@@ -195,11 +194,11 @@ impl World {
 
     fn choose(&self) -> Option<usize> {
         let threads = self.threads.borrow();
-        let (now, happened) = (self.now.get(), self.happened.get());
-        let can_run = |thread: &Thread| match thread.state {
+        let now = self.now.get();
+        let can_run = |thread: &Thread| match &thread.state {
             State::Ready => true,
-            State::Waits { until, looked } => {
-                looked < happened || until.is_some_and(|until| until <= now)
+            State::Waits { ready, until } => {
+                ready.holds() || until.is_some_and(|until| until <= now)
             }
             State::Stalled => false,
         };
@@ -209,12 +208,10 @@ impl World {
         {
             return Some(last);
         }
-        let count = threads.iter().filter(|thread| can_run(thread)).count();
-        if count == 0 {
-            return None;
-        }
-        let nth = random.usize(0..count);
-        threads.iter().enumerate().filter(|(_, thread)| can_run(thread)).nth(nth).map(|(i, _)| i)
+        let mut able = self.able.borrow_mut();
+        able.clear();
+        able.extend((0..threads.len()).filter(|index| can_run(&threads[*index])));
+        if able.is_empty() { None } else { Some(able[random.usize(0..able.len())]) }
     }
 
     /// Everybody waits: the next deadline comes.
@@ -254,12 +251,7 @@ impl World {
             // the thread that runs comes here.
             Some(way) => unsafe { (*way.get()).suspend(pause) },
             None => match pause {
-                Pause::Wait { until, again } => {
-                    if !again {
-                        self.note();
-                    }
-                    self.turn(until);
-                }
+                Pause::Wait { until, .. } => self.turn(until),
                 Pause::Step | Pause::Stall => {}
             },
         }
@@ -274,10 +266,8 @@ impl Host for World {
 
     fn wait(&self, ready: &dyn Fn() -> bool, limit: Option<Duration>) {
         let until = limit.and_then(|limit| self.now.get().checked_add(limit));
-        let mut again = false;
         while !ready() && until.is_none_or(|until| self.now.get() < until) {
-            self.pause(Pause::Wait { until, again });
-            again = true;
+            self.pause(Pause::Wait { ready: Predicate::new(ready), until });
         }
     }
 
