@@ -209,6 +209,24 @@ fn a_straggler_lands_before_the_lock_is_let_go() {
 }
 
 #[test]
+#[cfg(feature = "mutants")]
+fn with_a_mutant_a_straggler_lands_after_the_lock_is_taken() {
+    use crate::sync::fault;
+    let (disk, file) = disk_with_file(1);
+    let mut queue = queue(&disk, SyncMethod::WriteDsync);
+    disk.set_order(Order::Never);
+    queue.start(flush(1, &file, 0, 1, 1));
+    disk.allow(always(FaultKind::Straggler));
+    let after = disk.crash(1);
+    fault::set(Some(fault::Fault::OpensBeforeStragglers));
+    let lock = after.lock();
+    fault::set(None);
+    let before = content(&after, "file")[0];
+    (0..64).for_each(|_| drop(after.list("").unwrap()));
+    assert_eq!((lock.is_ok(), before, content(&after, "file")[0]), (true, 0, 1));
+}
+
+#[test]
 #[cfg_attr(miri, ignore = "too many sectors for an interpreter")]
 fn cuts_share_what_they_do_not_change() {
     let disk = SimDisk::new(1);
