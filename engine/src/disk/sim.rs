@@ -14,8 +14,8 @@
 //! as in a device whose sectors are larger than they say.
 //!
 //! *Faults.* A [`Fault`] fails the n-th operation of a kind. A [`Chance`] lets a [`FaultKind`] happen now and then. What
-//! really happened is counted. What a failed sync had to make durable is never made so by a later one that succeeds,
-//! as on real systems.
+//! really happened is counted. What a failed sync had to make durable is never made so by a later one that succeeds: the
+//! system still shows it, and a direct read does not, as on real systems.
 //!
 //! *Stragglers.* A flush in flight when its world ends may land in the next one. The lock is held until it has, as the
 //! real one is, which the kernel holds for the sake of the ring.

@@ -91,6 +91,27 @@ pub(super) struct Content {
 }
 
 impl Content {
+    /// Fills the buffer from the device: what the system gave up after a failed sync is there no more, though its cache
+    /// shows it.
+    pub(super) fn read_direct(&self, offset: usize, buffer: &mut [u8]) -> Option<()> {
+        self.live.read(offset, buffer)?;
+        for (page, mask) in masks(offset..offset + buffer.len()) {
+            let clean = mask & !self.marked.get(page).copied().unwrap_or(0);
+            let device = self.durable.pages.get(page).unwrap_or(&ZEROS);
+            if clean == 0 || Arc::ptr_eq(device, &self.live.pages[page]) {
+                continue;
+            }
+            for sector in (0..8).filter(|sector| clean & 1 << sector != 0) {
+                let at = page * PAGE + sector * SECTOR;
+                let from = at.max(offset);
+                let to = (at + SECTOR).min(offset + buffer.len());
+                let bytes = &device[from % PAGE..from % PAGE + (to - from)];
+                buffer[from - offset..to - offset].copy_from_slice(bytes);
+            }
+        }
+        Some(())
+    }
+
     pub(super) fn write(&mut self, offset: usize, bytes: &[u8]) {
         let end = offset + bytes.len();
         if end > self.live.len {
