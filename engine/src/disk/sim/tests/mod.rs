@@ -210,8 +210,14 @@ fn what_a_failed_sync_had_to_save_no_later_one_saves() {
     file.write_at(512, &[2; 512]).unwrap();
     file.sync().unwrap();
     assert_eq!(content(&disk, "file")[0], 1);
+    // The system's cache still shows it; the device never had it.
+    file.write_at(1024, &[3; 512]).unwrap();
+    let mut bytes = [9; 1500];
+    file.read_direct_at(100, &mut bytes).unwrap();
+    assert_eq!((bytes[0], bytes[411], bytes[412], bytes[923], bytes[924]), (0, 0, 2, 2, 3));
+    disk.set_loss(Loss::All);
     let after = content(&disk.crash(1), "file");
-    assert_eq!((after[0], after[512]), (0, 2));
+    assert_eq!((after[0], after[512], after[1024]), (0, 2, 0));
 }
 
 #[test]
