@@ -1,7 +1,8 @@
 //! Logs written by hand, crashed, damaged and opened again.
 
+mod agreement;
 mod beside;
 mod crashes;
 mod faults;
-mod hand;
+pub(crate) mod hand;
 mod prepared;
