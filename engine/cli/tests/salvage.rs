@@ -104,6 +104,7 @@ fn a_healthy_store_is_copied_whole() {
 #[test]
 fn a_flipped_payload_cuts_its_aggregate_off() {
     let place = written();
+    let export = place.ok(&["export"]);
     let (path, at) = find(&place, "{\"of\":\"a\",\"n\":1}");
     flip(&path, at + 6);
     let (ran, report) = salvage(&place);
@@ -128,7 +129,6 @@ fn a_flipped_payload_cuts_its_aggregate_off() {
     assert!(line["position"].as_u64() > missing[0]["position"].as_u64(), "{line}");
     assert_eq!(line["why"], "\"a\" is missing a version after 1");
     let mut write = line["write"].clone();
-    let export = place.ok(&["export"]);
     let original = export.lines().nth(4).unwrap();
     assert_eq!(write, serde_json::from_str::<Value>(original).unwrap());
     write["writes"][0]["expected"] = json!(1);

@@ -593,3 +593,79 @@ fn a_shard_without_its_directory_is_told() {
     assert!(!outcome.salvage.is_complete());
     assert!(outcome.salvage.to_string().contains("the directory of the shard is missing"));
 }
+
+/// Bytes that pass every checksum and mean harm: heads that overlap, lengths at their limits. Both readers and the salvage
+/// come to an end, and without a panic.
+#[test]
+fn hostile_bytes_are_bounded_work() {
+    let (image, _) = log(&|disk| life(disk, &[3, 1, 4]));
+    let mut state = 11_u64;
+    let mut below = |end: usize| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % end.max(1)
+    };
+    let salt = u64::from_le_bytes(image[&segment(1)][48..56].try_into().unwrap());
+    let model = written(&*disk_of(&image), 0);
+    for round in 0..600 {
+        let mut image = image.clone();
+        let bytes = image.get_mut(&segment(1)).unwrap();
+        for _ in 0..1 + below(6) {
+            let (at, bytes_of, _) = &model.0[below(model.0.len())];
+            let start = at.offset() as usize;
+            match below(3) {
+                // A field of the head, with a checksum that fits.
+                0 => {
+                    let head = 64 + 48 + 8;
+                    bytes[start + 8 + below(head - 8)] = below(256) as u8;
+                    let seed = salt ^ at.get().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                    let stated =
+                        u32::from_le_bytes(bytes[start + 12..start + 16].try_into().unwrap());
+                    let end = (start + stated as usize).min(bytes.len()).max(start + 8);
+                    let sum = xxhash_rust::xxh3::xxh3_64_with_seed(&bytes[start + 8..end], seed);
+                    bytes[start..start + 8].copy_from_slice(&sum.to_le_bytes());
+                }
+                // A copy of a record elsewhere.
+                1 => {
+                    let copied = bytes[start..start + bytes_of].to_vec();
+                    let to = below(bytes.len() - copied.len()) / 8 * 8;
+                    bytes[to..to + copied.len()].copy_from_slice(&copied);
+                }
+                _ => {
+                    let to = below(bytes.len());
+                    bytes[to] = below(256) as u8;
+                }
+            }
+        }
+        match salvaged(&image) {
+            Ok(outcome) => {
+                let copied = versions_in(&*outcome.to).len() as u64;
+                assert!(copied >= outcome.salvage.writes, "round {round}");
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unsupported, "round {round}: {error}")
+            }
+        }
+    }
+}
+
+/// Every multiple of 8 looks like the beginning of a record with a large head: the search stops at its budget.
+#[test]
+fn a_search_for_records_has_a_budget() {
+    let (mut image, _) = log(&|disk| life(disk, &[3, 1]));
+    let bytes = image.get_mut(&segment(1)).unwrap();
+    let (header, flush) = (bytes[..512].to_vec(), bytes[512..512 + 104].to_vec());
+    let most = 1 << 20;
+    let mut large = header;
+    large[56..64].copy_from_slice(&(most as u64).to_le_bytes());
+    let sum = xxhash_rust::xxh3::xxh3_64(&large[8..512]);
+    large[..8].copy_from_slice(&sum.to_le_bytes());
+    // One line of 8 bytes, over and over, read as lengths, kind, parts and key offset alike.
+    while large.len() < most {
+        large.extend_from_slice(&[0xff, 0x80, 0, 0, 0x00, 0x10, 0, 0]);
+    }
+    large[512..512 + 104].copy_from_slice(&flush);
+    *bytes = large;
+    let outcome = salvaged(&image).unwrap();
+    assert!(!outcome.salvage.is_complete());
+}
