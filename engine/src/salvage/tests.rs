@@ -649,23 +649,36 @@ fn hostile_bytes_are_bounded_work() {
     }
 }
 
-/// Every multiple of 8 looks like the beginning of a record with a large head: the search stops at its budget.
+/// Every 32 bytes a record with a large head seems to begin: 8 GiB to hash, if the search had no budget.
 #[test]
 fn a_search_for_records_has_a_budget() {
-    let (mut image, _) = log(&|disk| life(disk, &[3, 1]));
+    let (mut image, _) = log(&|disk| {
+        life(disk, &[3, 1]);
+        life(disk, &[1]);
+    });
+    let most = 1_usize << 20;
+    let reseal = |header: &mut [u8]| {
+        let sum = xxhash_rust::xxh3::xxh3_64(&header[8..512]);
+        header[..8].copy_from_slice(&sum.to_le_bytes());
+    };
     let bytes = image.get_mut(&segment(1)).unwrap();
-    let (header, flush) = (bytes[..512].to_vec(), bytes[512..512 + 104].to_vec());
-    let most = 1 << 20;
-    let mut large = header;
-    large[56..64].copy_from_slice(&(most as u64).to_le_bytes());
-    let sum = xxhash_rust::xxh3::xxh3_64(&large[8..512]);
-    large[..8].copy_from_slice(&sum.to_le_bytes());
-    // One line of 8 bytes, over and over, read as lengths, kind, parts and key offset alike.
-    while large.len() < most {
-        large.extend_from_slice(&[0xff, 0x80, 0, 0, 0x00, 0x10, 0, 0]);
+    bytes[56..64].copy_from_slice(&(most as u64).to_le_bytes());
+    reseal(bytes);
+    bytes.truncate(512);
+    let mut line = [0; 32];
+    line[0] = 112; // Where the key of one part would stand.
+    line[8..12].copy_from_slice(&(1_u32 << 19).to_le_bytes());
+    line[12..16].copy_from_slice(&(1_u32 << 18).to_le_bytes());
+    (line[24], line[26]) = (1, 1); // A write of one part.
+    while bytes.len() < most {
+        bytes.extend_from_slice(&line);
     }
-    large[512..512 + 104].copy_from_slice(&flush);
-    *bytes = large;
+    // The second segment states that the log ended behind all of it.
+    let next = image.get_mut(&segment(2)).unwrap();
+    next[64..72].copy_from_slice(&(1 << 32 | most as u64).to_le_bytes());
+    reseal(next);
     let outcome = salvaged(&image).unwrap();
-    assert!(!outcome.salvage.is_complete());
+    let range = outcome.salvage.damage.iter().find(|range| range.bytes > 0).unwrap();
+    assert_eq!((range.offset, range.bytes), (512, most as u64 - 512), "{}", outcome.salvage);
+    assert!(range.lost && !outcome.salvage.is_complete());
 }
