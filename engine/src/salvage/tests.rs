@@ -19,6 +19,9 @@ use crate::verify::{self, Damage, Files, Record, Shard, Visit, verify_on};
 
 type Image = BTreeMap<String, Vec<u8>>;
 
+/// What a reader has no business with.
+const CHANGES: [Op; 5] = [Op::Write, Op::Sync, Op::Create, Op::SyncDir, Op::Prepare];
+
 /// All files of a disk, and its directories, whose names end in a slash.
 fn image(disk: &dyn Disk) -> Image {
     let mut files = Image::new();
@@ -68,6 +71,8 @@ struct Outcome {
 
 fn salvaged(image_before: &Image) -> Result<Outcome, Error> {
     let from = disk_of(image_before);
+    let changes = || CHANGES.map(|op| from.count(op));
+    let before = changes();
     let to = SimDisk::with_block(2, BLOCK as u32);
     let mut aside = BTreeMap::new();
     let salvage = salvage_on(
@@ -83,6 +88,7 @@ fn salvaged(image_before: &Image) -> Result<Outcome, Error> {
         &mut |_, _| {},
     );
     assert!(image(&*from) == *image_before, "the source was changed");
+    assert_eq!(changes(), before, "the source was written to");
     salvage.map(|salvage| Outcome { salvage, to, aside })
 }
 
@@ -326,6 +332,38 @@ fn what_was_never_acknowledged_is_not_taken() {
     let all: BTreeSet<Version> =
         model.0.into_iter().flat_map(|(_, _, versions)| versions).collect();
     assert_eq!(versions_in(&*outcome.to), all);
+}
+
+/// A torn flush whose records arrived, superseded by a segment whose header is lost: nothing proves that they were
+/// acknowledged, and others have their versions.
+#[test]
+fn records_of_a_torn_flush_are_not_taken_for_the_log() {
+    let disk: Arc<dyn Disk> = SimDisk::with_block(1, BLOCK as u32);
+    furnish(&*disk);
+    let mut hand = Hand::open(Arc::clone(&disk)).unwrap();
+    hand.flush(2).unwrap();
+    let torn_at = u64::from(hand.at);
+    hand.start(1).unwrap();
+    hand.start(1).unwrap();
+    drop(hand);
+    let file = disk.open(&segment(1), Access::Write).unwrap();
+    let mut byte = [0];
+    file.read_at(torn_at + 20, &mut byte).unwrap();
+    file.write_at(torn_at + 20, &[byte[0] ^ 1]).unwrap();
+    let torn = image(&*disk);
+    life(&disk, &[1, 1]);
+    let mut image = image(&*disk);
+    image.insert(segment(1), torn[&segment(1)].clone());
+    let written = written(&*disk_of(&image), 0).0;
+    let all: BTreeSet<Version> = written.into_iter().flat_map(|(_, _, all)| all).collect();
+    assert_eq!(all.len(), 4);
+    let bytes = image.get_mut(&segment(2)).unwrap();
+    // Its header, and that of its first flush: nothing says any more where it goes on from.
+    bytes[60] ^= 1;
+    bytes[BLOCK as usize + 50] ^= 1;
+    let outcome = salvaged(&image).unwrap();
+    assert_eq!(versions_in(&*outcome.to), all, "{}", outcome.salvage);
+    assert_eq!(outcome.salvage.set_aside, 0, "{}", outcome.salvage);
 }
 
 #[test]

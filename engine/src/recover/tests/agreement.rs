@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::hand::*;
-use crate::disk::sim::SimDisk;
+use crate::disk::sim::{Op, SimDisk};
 use crate::disk::{Access, Disk};
 use crate::recover::Mode;
 use crate::verify::verify_on;
@@ -51,7 +51,11 @@ struct Reading {
 fn agree(image: &Image, what: &dyn Fn() -> String) -> bool {
     let disk = disk_of(image);
     let recovered = open(&*disk, Mode::Read);
+    let changes =
+        || [Op::Write, Op::Sync, Op::Create, Op::SyncDir, Op::Prepare].map(|op| disk.count(op));
+    let before = changes();
     let verified = verify_on(&*disk, &mut |_, _| {});
+    assert_eq!(changes(), before, "{}: the verifier changes nothing", what());
     let (recovered, verified) = match (recovered, verified) {
         (Ok((recovered, _)), Ok(verified)) => (recovered, verified),
         (Err(left), Err(right)) => {
@@ -122,6 +126,17 @@ fn logs() -> Vec<(&'static str, Image)> {
         // As if nobody had cut it.
         let (path, bytes) = &tail[0];
         disk.open(path, Access::Write).unwrap().write_at(0, bytes).unwrap();
+    });
+    log("a superseded segment", &|disk| {
+        let mut hand = Hand::open(Arc::clone(disk)).unwrap();
+        hand.flush(2).unwrap();
+        hand.prepare_next().unwrap();
+        let (path, bytes) = image(&**disk).remove(1);
+        drop(hand);
+        life(disk, &[1, 1]);
+        // As if nobody had made a spare of it.
+        assert!(disk.open(&path, Access::Read).is_err());
+        disk.create(&path).unwrap().write_at(0, &bytes[..3 * BLOCK as usize]).unwrap();
     });
     log("prepared ahead", &|disk| {
         let mut hand = Hand::open(Arc::clone(disk)).unwrap();
