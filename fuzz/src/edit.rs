@@ -15,7 +15,7 @@ use crate::repair;
 const EDITS_MAX: usize = 12;
 
 /// A store directory that somebody has changed.
-#[derive(Arbitrary, Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tampered {
     /// Which of the images.
     image: u8,
@@ -142,14 +142,20 @@ impl Name {
 impl Tampered {
     /// What an input means.
     pub fn read(input: &[u8]) -> Option<Tampered> {
-        Tampered::arbitrary_take_rest(Unstructured::new(input)).ok()
+        let mut input = Unstructured::new(input);
+        let (image, repair) = (input.arbitrary().ok()?, input.arbitrary().ok()?);
+        let mut edits = Vec::new();
+        while !input.is_empty() && edits.len() < EDITS_MAX {
+            edits.push(input.arbitrary().ok()?);
+        }
+        Some(Tampered { image, repair, edits })
     }
 
     /// The directory.
     pub fn image(&self) -> Image {
         let images = image::all();
         let mut image = images[usize::from(self.image) % images.len()].clone();
-        for edit in self.edits.iter().take(EDITS_MAX) {
+        for edit in &self.edits {
             edit.apply(&mut image);
         }
         if self.repair & 4 != 0 {

@@ -12,7 +12,8 @@ use annals::internals::format::{
     IDENTITY_BYTES, IDENTITY_OFFSETS, Identity, SegmentKind, SyncChoice,
 };
 use annals::internals::id::{SegmentId, ShardId, StoreId};
-use annals::{Event, Expect, Position};
+use annals::internals::open_on;
+use annals::{Event, Expect, Options, Position};
 
 use crate::samples::{self, Segment};
 use crate::{AcceptedEnd, FLUSH_HEADER_BYTES, FlushSequence};
@@ -83,6 +84,14 @@ impl Image {
         image
     }
 
+    /// How long the files of a disk are together.
+    pub fn bytes_on(disk: &SimDisk) -> u64 {
+        let list = |dir: &str| disk.list(dir).expect("it is there");
+        let dirs: Vec<_> = list("").into_iter().filter(|entry| !entry.regular).collect();
+        let below = dirs.iter().flat_map(|entry| list(&entry.name));
+        below.chain(list("")).map(|entry| entry.bytes).sum()
+    }
+
     /// The paths of the files.
     pub fn files(&self) -> Vec<String> {
         self.nodes.iter().filter(|(_, node)| node.is_some()).map(|(path, _)| path.clone()).collect()
@@ -148,14 +157,17 @@ struct Stand {
 /// The log of one shard in the making.
 struct Log {
     shard: u16,
+    /// What all its keys begin with, so that they belong to the shard.
+    prefix: String,
     segments: Vec<Segment>,
     stands: BTreeMap<Vec<u8>, Stand>,
     written: u64,
 }
 
 impl Log {
-    fn new(shard: u16) -> Log {
-        Log { shard, segments: Vec::new(), stands: BTreeMap::new(), written: 0 }
+    fn new(shard: u16, prefix: &str) -> Log {
+        let prefix = prefix.to_owned();
+        Log { shard, prefix, segments: Vec::new(), stands: BTreeMap::new(), written: 0 }
     }
 
     fn last(&mut self) -> &mut Segment {
@@ -191,7 +203,7 @@ impl Log {
         let mut records = Vec::new();
         for (sequence, write) in writes {
             let position = self.last().position(at);
-            let parts = write.iter().map(|(key, does)| self.part(key.as_bytes(), *does, position));
+            let parts = write.iter().map(|(key, does)| self.part(key, *does, position));
             let mut record = samples::Record::new(parts.collect());
             record.client = (*sequence > 0).then_some((0xc11e47, *sequence));
             at += record.encode(salt, position).len();
@@ -200,10 +212,11 @@ impl Log {
         self.last().flush(&records);
     }
 
-    fn part(&mut self, key: &[u8], does: Does, at: Position) -> samples::Part {
+    fn part(&mut self, key: &str, does: Does, at: Position) -> samples::Part {
         self.written += 1;
+        let key = format!("{}{key}", self.prefix).into_bytes();
         let written = self.written;
-        let stand = self.stands.entry(key.to_vec()).or_default();
+        let stand = self.stands.entry(key.clone()).or_default();
         let before = stand.version;
         match does {
             Does::Append(events) => {
@@ -216,7 +229,7 @@ impl Log {
                 let events =
                     (0..events).map(|nth| Event::new("Noted", vec![nth; usize::from(nth) * 7 + 1]));
                 let mut part =
-                    samples::Part::append(key, expect, before + 1, stand.last, events.collect());
+                    samples::Part::append(&key, expect, before + 1, stand.last, events.collect());
                 part.skip = stand.skip;
                 (stand.version, stand.last) = (before + 1, at);
                 if stand.version.is_multiple_of(64) {
@@ -224,16 +237,16 @@ impl Log {
                 }
                 part
             }
-            Does::Check => samples::Part::check(key, Expect::Version(before), before),
+            Does::Check => samples::Part::check(&key, Expect::Version(before), before),
             Does::Move => {
                 let to = Position::from_raw(stand.checkpoint.get() + 4096);
-                let part = samples::Part::checkpoint(key, stand.checkpoint, to, stand.moved);
+                let part = samples::Part::checkpoint(&key, stand.checkpoint, to, stand.moved);
                 (stand.checkpoint, stand.moved) = (to, at);
                 part
             }
             Does::Snapshot => {
                 let part =
-                    samples::Part::snapshot(key, before, stand.snapshot, &written.to_le_bytes());
+                    samples::Part::snapshot(&key, before, stand.snapshot, &written.to_le_bytes());
                 stand.snapshot = at;
                 part
             }
@@ -255,8 +268,8 @@ impl Log {
 }
 
 /// A log with one of everything over three segments: begun, rolled, opened again.
-fn everything(shard: u16) -> Log {
-    let mut log = Log::new(shard);
+fn everything(shard: u16, prefix: &str) -> Log {
+    let mut log = Log::new(shard, prefix);
     log.begin(1, 14, false);
     log.flush(&[(0, &[("a", Does::Append(2))])]);
     log.flush(&[
@@ -276,6 +289,16 @@ fn everything(shard: u16) -> Log {
     log
 }
 
+/// For each of two shards a prefix whose keys belong to it.
+fn prefixes(image: &Image) -> [String; 2] {
+    let store = open_on(&Options::new().read_only(true), image.disk(0)).expect("it is empty");
+    let of = |shard| {
+        let mut all = (0..64).map(|number| format!("{number}/"));
+        all.find(|prefix| store.shard_of(prefix) == shard).expect("one in two is")
+    };
+    [of(0), of(1)]
+}
+
 /// The directories that edits start from. An input names one by its number, so their order stands.
 pub fn all() -> &'static [Image] {
     static IMAGES: LazyLock<Vec<Image>> = LazyLock::new(made);
@@ -286,21 +309,23 @@ fn made() -> Vec<Image> {
     let mut images = vec![empty(&identity(1, None))];
 
     let mut whole = empty(&identity(1, None));
-    everything(0).store(&mut whole, true);
+    everything(0, "").store(&mut whole, true);
     images.push(whole);
 
-    let mut two = empty(&identity(2, Some(b'/')));
-    everything(0).store(&mut two, false);
-    let mut second = Log::new(1);
+    let routed = identity(2, Some(b'/'));
+    let mut two = empty(&routed);
+    let [first, second] = prefixes(&two);
+    everything(0, &first).store(&mut two, false);
+    let mut second = Log::new(1, &second);
     second.begin(1, 8, false);
-    second.flush(&[(1, &[("x/1", Does::Append(1)), ("x/2", Does::Append(1))])]);
+    second.flush(&[(1, &[("1", Does::Append(1)), ("2", Does::Append(1))])]);
     second.flush(&[]);
     second.store(&mut two, true);
     images.push(two);
 
     // More than 64 versions, so that there are skips; the last flushes were not recorded as durable.
     let mut long = empty(&identity(1, None));
-    let mut log = Log::new(0);
+    let mut log = Log::new(0, "");
     log.begin(1, 60, false);
     for _ in 0..23 {
         let write: &[(&str, Does)] = &[("long", Does::Append(1))];
@@ -316,8 +341,6 @@ fn made() -> Vec<Image> {
 
 #[cfg(test)]
 mod tests {
-    use annals::internals::open_on;
-
     use super::*;
     use crate::stored;
     use crate::targets::directory;

@@ -24,6 +24,7 @@ pub mod targets;
 
 mod edit;
 mod image;
+mod model;
 mod stored;
 
 #[path = "../../engine/tests/scanner/corpus.rs"]
