@@ -46,3 +46,13 @@ pub fn open_on(
 ) -> Result<crate::Store, crate::Error> {
     options.open_on(disk)
 }
+
+/// Verifies the store on a disk of the caller's, as [`crate::verify`] does that in a directory.
+///
+/// # Errors
+///
+/// As [`crate::verify`].
+#[cfg(not(loom))]
+pub fn verify_on(disk: &dyn disk::Disk) -> Result<crate::Verification, crate::Error> {
+    crate::verify::verify_on(disk, &mut |_, _| {})
+}

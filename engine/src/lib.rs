@@ -72,7 +72,7 @@ pub use crate::{
     stats::{ShardStats, Stats},
     store::{Limits, Store},
     ticket::{Committed, Ticket},
-    verify::{Problem, Verification, verify},
+    verify::{LogEnd, Problem, Verification, verify},
     winner::Winner,
 };
 

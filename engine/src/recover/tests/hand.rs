@@ -15,7 +15,7 @@ use crate::id::{FlushSequence, Position, ShardId, StoreId};
 use crate::index::{Index, SlotKey};
 use crate::log::prepare::{Prepared, Preparer};
 use crate::recover::{Mode, Recovered, recover};
-use crate::verify::{Verification, verify_disk};
+use crate::verify::{Verification, verify_on};
 
 pub(super) const BLOCK: u64 = 512;
 pub(super) const SHARD: ShardId = ShardId(0);
@@ -53,7 +53,7 @@ pub(super) fn open(disk: &dyn Disk, mode: Mode) -> Result<(Recovered, Index), Er
 }
 
 pub(super) fn verified(disk: &dyn Disk) -> Verification {
-    verify_disk(disk, &mut |_, _| {}).unwrap()
+    verify_on(disk, &mut |_, _| {}).unwrap()
 }
 
 pub(super) fn version(index: &Index, key: &[u8]) -> u64 {
