@@ -25,19 +25,22 @@ fn run(input: &[u8]) -> Outcome {
     repair(&mut input);
     let (_, copies) = input.split_at(input.len().min(1));
     let (first, second) = copies.split_at(copies.len().min(COPY));
-    let mut file = image::identity_file([first, &second[..second.len().min(COPY)]]);
+    let second = &second[..second.len().min(COPY)];
+    let mut file = image::identity_file([first, second]);
     // A file that was cut: its last copy is shorter, or not there.
-    if second.len() < COPY {
-        file.truncate(file.len() - COPY + second.len());
-    }
+    file.truncate(file.len() - COPY + second.len());
+    let copy = |nth: usize| {
+        let mut copy = [first, second][nth].to_vec();
+        copy.resize(COPY, 0);
+        copy
+    };
     let (decoded, held) = harness::measure(|| decode_pair(&file));
     let mut outcome = Outcome { bytes: file.len(), held, ..Outcome::default() };
     if let Ok(decoded) = &decoded {
-        let kept = [first, second][1 - decoded.replace];
-        assert_eq!(decoded.identity.encode()[..], kept[..COPY], "what is read encodes to itself");
+        let kept = copy(1 - decoded.replace);
+        assert_eq!(decoded.identity.encode()[..], kept, "what is read encodes to itself");
         if decoded.damaged.is_none() {
-            let other = [first, second][decoded.replace];
-            let alone = decode_pair(&image::identity_file([&other[..COPY], &[]]));
+            let alone = decode_pair(&image::identity_file([&copy(decoded.replace), &[]]));
             let alone = alone.expect("both are whole").identity;
             assert!(alone.generation <= decoded.identity.generation);
             assert_eq!(alone.store, decoded.identity.store);

@@ -1,7 +1,7 @@
 //! A store directory that was tampered with: `verify`, which reads the format by a reader of its own, and the store say the
 //! same of it.
 //!
-//! * Where one finds no store, the other finds none, for the same reason.
+//! * Where one finds no store, the other finds none.
 //! * The log of each shard ends at the same place.
 //! * What `verify` finds sound opens for writing, and every read of it succeeds and shows as much as was verified.
 //! * A store that finds damage has `verify` name a problem. The other way round `verify` sees more: an opening reads
@@ -36,8 +36,7 @@ fn run(input: &[u8]) -> Outcome {
         Err(error) => {
             stored::refused(&error);
             let opened = open_on(&Options::new().read_only(true), disk).map(drop);
-            let other = opened.expect_err("a store that can't be verified opens");
-            assert_eq!(error.kind(), other.kind(), "verify: {error}; open: {other}");
+            assert!(opened.is_err(), "it opens, and can't be verified: {error}");
         }
     }
     outcome
