@@ -39,6 +39,8 @@ mod read;
 #[cfg(not(loom))]
 mod recover;
 #[cfg(not(loom))]
+mod salvage;
+#[cfg(not(loom))]
 mod shard;
 #[cfg(not(loom))]
 mod stats;
@@ -69,6 +71,7 @@ pub use crate::{
         LogRead, MergedSubscription, PrefixWatch, Read, Recorded, RecordedPart, RecordedWrite,
         Snapshot, Subscription, Watch, WriteSubscription, Writes,
     },
+    salvage::{CutOff, DamagedRange, LeftCheckpoint, MissingVersions, Salvage, SetAside, salvage},
     stats::{ShardStats, Stats},
     store::{Limits, Store},
     ticket::{Committed, Ticket},

@@ -29,6 +29,7 @@ use std::path::Path;
 use books::Books;
 pub(crate) use files::{Files, read_identity, shards_found};
 pub(crate) use frame::Facts;
+pub(crate) use record::{Kind, Part, Record};
 pub(crate) use walk::Visit;
 
 use crate::disk::{self, Disk};
