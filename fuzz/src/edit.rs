@@ -151,6 +151,15 @@ impl Tampered {
         Some(Tampered { image, repair, edits })
     }
 
+    /// The images that all records come from, by number, if none can have been made by the edits: without repairs no
+    /// checksum stands for what was changed.
+    pub fn untouched(&self) -> Option<Vec<usize>> {
+        let all = image::all().len();
+        let foreign = self.edits.iter().any(|edit| matches!(edit, Edit::Foreign { .. }));
+        let own = vec![usize::from(self.image) % all];
+        (self.repair & 7 == 0).then(|| if foreign { (0..all).collect() } else { own })
+    }
+
     /// The directory.
     pub fn image(&self) -> Image {
         let images = image::all();

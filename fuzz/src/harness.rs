@@ -7,6 +7,7 @@
 //!
 //! *Time.* Bounded by `-timeout`, from outside.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::allocation;
@@ -77,6 +78,17 @@ pub fn repair(target: &Target, input: &mut [u8]) {
     }
 }
 
+/// Where in an input of some length a change is made that keeps its length, if this one is to be: every other one. Most of
+/// what a fuzzer does to an input inserts or removes bytes, which leaves nothing behind the place where it stood before.
+pub fn window(seed: u32, size: usize) -> Option<Range<usize>> {
+    if seed & 1 == 0 || size < 2 {
+        return None;
+    }
+    let (place, length) = ((seed >> 1) as usize, (seed >> 27) as usize);
+    let start = place % size;
+    Some(start..size.min(start + 1 + length % 16))
+}
+
 /// The program of a target.
 #[macro_export]
 macro_rules! target {
@@ -89,8 +101,15 @@ macro_rules! target {
         });
 
         libfuzzer_sys::fuzz_mutator!(
-            |data: &mut [u8], size: usize, max_size: usize, _seed: u32| {
-                let size = libfuzzer_sys::fuzzer_mutate(data, size, max_size).min(data.len());
+            |data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+                let size = match $crate::harness::window(seed, size) {
+                    Some(window) => {
+                        let place = &mut data[window];
+                        libfuzzer_sys::fuzzer_mutate(place, place.len(), place.len());
+                        size
+                    }
+                    None => libfuzzer_sys::fuzzer_mutate(data, size, max_size).min(data.len()),
+                };
                 $crate::harness::repair(&$crate::targets::$name::TARGET, &mut data[..size]);
                 size
             }
