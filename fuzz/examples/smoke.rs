@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --example smoke                                 10 seconds for each target
-//! cargo run --example smoke -- --seconds 240 --jobs 2       longer, on two cores
+//! cargo run --example smoke -- --seconds 240 --seed 7       longer, and another run
 //! cargo run --example smoke -- --sanitizer address segment  one target, with AddressSanitizer
 //! ```
 //!

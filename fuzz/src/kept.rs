@@ -4,13 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use crate::harness;
+use crate::harness::{self, Outcome, Target};
 use crate::targets::{ALL, canary};
 
 /// Memory is counted for the whole process, so one thing runs at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn one_at_a_time<R>(run: impl FnOnce() -> R) -> R {
+pub fn one_at_a_time<R>(run: impl FnOnce() -> R) -> R {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     run()
 }
@@ -52,5 +52,18 @@ fn the_canary_can_be_found() {
         let input = fs::read(inputs.next().unwrap().unwrap().path()).unwrap();
         let found = std::panic::catch_unwind(|| harness::run(&canary::TARGET, &input));
         assert!(found.is_err(), "the planted fault is not met by the input that found it");
+    });
+}
+
+#[test]
+fn memory_beyond_the_bound_is_noticed() {
+    fn run(input: &[u8]) -> Outcome {
+        let (_, held) = harness::measure(|| vec![1_u8; (1 << 20) + 5 * input.len()]);
+        Outcome { bytes: input.len(), held, ..Outcome::default() }
+    }
+    let target = Target { name: "greedy", run, corpus: Vec::new, repair: None };
+    one_at_a_time(|| {
+        let greedy = std::panic::catch_unwind(|| harness::run(&target, &[0; 100_000]));
+        assert!(greedy.is_err(), "five times the input and 1 MiB were held unnoticed");
     });
 }

@@ -218,3 +218,42 @@ impl Shard {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shard() -> Shard {
+        let mut shard = Shard::default();
+        for version in 1..=3 {
+            let part =
+                Part::Append { key: b"a".to_vec(), version, events: vec![vec![version as u8]] };
+            shard.accept(Record::new(None, vec![part]));
+        }
+        shard
+    }
+
+    #[test]
+    fn what_was_only_accepted_may_be_gone() {
+        let mut shard = shard();
+        shard.acknowledge(1, Position::from_raw(4096));
+        shard.adopt(2);
+        assert_eq!((shard.version(b"a"), shard.log.len()), (2, 2));
+    }
+
+    #[test]
+    #[should_panic(expected = "1 are left of 2 that were durable")]
+    fn what_was_acknowledged_may_not() {
+        let mut shard = shard();
+        shard.acknowledge(1, Position::from_raw(4096));
+        shard.adopt(1);
+    }
+
+    #[test]
+    #[should_panic(expected = "it was said not to be written")]
+    fn what_was_said_not_to_be_written_may_not_come_back() {
+        let mut shard = shard();
+        shard.log[1].not_written = true;
+        shard.adopt(2);
+    }
+}

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use annals::internals::disk::sim::{Order, SimDisk};
+use annals::internals::format::decode_pair;
 use annals::internals::open_on;
 use annals::{Error, Event, Expect, Options, Position, Store};
 
@@ -41,7 +42,7 @@ pub fn writes_max(image: &Image) -> usize {
 pub fn image(input: &[u8]) -> Option<Image> {
     let image = Tampered::read(input)?.image();
     let identity = image.nodes.get("identity")?.as_ref();
-    let identity = identity.and_then(|file| annals::internals::format::decode_pair(file).ok());
+    let identity = identity.and_then(|file| decode_pair(file).ok());
     let few = identity.is_none_or(|decoded| decoded.identity.shards <= SHARDS_MAX);
     few.then_some(image)
 }
@@ -53,17 +54,23 @@ fn run(input: &[u8]) -> Outcome {
     let most = writes_max(&image);
     let (shown, read) = harness::measure(|| shown(&disk, most));
     assert!(Image::of(&disk) == image, "opening for reading has changed the directory");
-    let before = image.bytes();
     let ((), written) = harness::measure(|| write(&disk, most, &shown));
-    let grown = Image::of(&disk).bytes().saturating_sub(before).max(ROOM as usize);
     let shards = shown.as_ref().map_or(1, Vec::len);
     Outcome {
         reached: shown.is_ok_and(|logs| logs.iter().any(|log| !log.writes.is_empty())),
-        bytes: before,
+        bytes: image.bytes(),
         held: read.max(written),
-        // Twice: a simulated disk has what is on it now and what a power cut would leave.
-        beside: 2 * grown + shards * SHARD_BYTES,
+        beside: shards * SHARD_BYTES + device(&image, shards),
     }
+}
+
+/// What a simulated disk holds of the segments that a store makes: two for each shard, as long as the identity says that they
+/// become or as the first one is, once as they are now and once as a power cut would leave them.
+fn device(image: &Image, shards: usize) -> usize {
+    let identity = image.nodes.get("identity").cloned().flatten();
+    let decoded = identity.and_then(|file| decode_pair(&file).ok());
+    let segment = decoded.map_or(1 << 20, |decoded| decoded.identity.segment_bytes.min(1 << 20));
+    2 * ROOM.min(2 * segment * shards as u64) as usize
 }
 
 /// What a store that is opened for reading shows.
@@ -150,4 +157,29 @@ pub fn seeds() -> Vec<(String, Vec<u8>)> {
         (format!("mixed-{nth}"), input)
     });
     whole.chain(repaired).chain(mixed.collect::<Vec<_>>()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image;
+
+    #[test]
+    #[should_panic(expected = "reading and writing show different logs")]
+    fn a_write_that_is_lost_is_noticed() {
+        let disk = image::all()[1].disk(ROOM);
+        let mut shown = shown(&disk, 1000);
+        shown.as_mut().unwrap()[0].writes.pop();
+        write(&disk, 1000, &shown);
+    }
+
+    #[test]
+    fn an_open_shard_holds_less_than_is_allowed() {
+        let disk = image::all()[1].disk(ROOM);
+        let shown = shown(&disk, 1000);
+        let ((), held) =
+            crate::kept::one_at_a_time(|| harness::measure(|| write(&disk, 1000, &shown)));
+        eprintln!("{held} bytes");
+        assert!((100_000..SHARD_BYTES + (64 << 10)).contains(&held), "{held}");
+    }
 }

@@ -125,3 +125,39 @@ static ORIGINALS: LazyLock<Vec<Versions>> = LazyLock::new(|| {
     };
     image::all().iter().map(read).collect()
 });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn salvaged() -> (Arc<SimDisk>, Salvage, Versions) {
+        let (from, to) = (image::all()[1].disk(0), SimDisk::with_block(2, BLOCK));
+        let salvage = salvage_on(&*from, to.clone(), &mut |_| Ok(())).unwrap();
+        let copied = copied(&to, &salvage, 1000);
+        (from, salvage, copied)
+    }
+
+    fn compared(change: impl FnOnce(&mut Versions)) {
+        let (from, salvage, mut copied) = salvaged();
+        change(&mut copied);
+        let tampered = Tampered::read(&[1, 0]).unwrap();
+        compare(&tampered, &from, &salvage, &copied, &Versions::new(), 1000);
+    }
+
+    #[test]
+    fn a_whole_store_is_copied() {
+        compared(|_| {});
+    }
+
+    #[test]
+    #[should_panic(expected = "is not as it was shown")]
+    fn an_event_that_is_not_the_same_is_noticed() {
+        compared(|copied| copied.values_mut().next().unwrap()[0] ^= 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "not all was copied")]
+    fn a_version_that_is_left_out_is_noticed() {
+        compared(|copied| drop(copied.pop_last()));
+    }
+}

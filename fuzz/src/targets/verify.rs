@@ -81,3 +81,29 @@ fn counted(logs: &[Shown]) -> (usize, usize) {
     let writes = || logs.iter().flat_map(|log| &log.writes);
     (writes().count(), writes().flat_map(|write| &write.appended).map(|part| part.2.len()).sum())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image;
+
+    /// Damage that `verify` does not tell is noticed, also where an opening does not look.
+    #[test]
+    #[should_panic]
+    fn damage_that_is_not_told_is_noticed() {
+        let disk = image::all()[1].disk(0);
+        let verified = verify_on(&*disk).unwrap();
+        // In the events of the first write.
+        disk.flip("shard-0000/0000000000000001.seg", 512 + 104 + 120 + 16).unwrap();
+        beside(&disk, &verified, 1000);
+    }
+
+    #[test]
+    #[should_panic(expected = "what is shown is not what was verified")]
+    fn a_write_that_was_not_verified_is_noticed() {
+        let disk = image::all()[1].disk(0);
+        let mut verified = verify_on(&*disk).unwrap();
+        verified.writes -= 1;
+        beside(&disk, &verified, 1000);
+    }
+}
