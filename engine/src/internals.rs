@@ -12,8 +12,10 @@ pub mod index {
 
 /// Epochs, wake words, doorbells.
 pub mod sync {
-    #[cfg(loom)]
+    #[cfg(any(loom, feature = "mutants"))]
     pub use crate::sync::fault;
+    #[cfg(not(loom))]
+    pub use crate::sync::host;
     pub use crate::sync::{doorbell, epoch, followers, permits, wake_word, watermark};
 }
 

@@ -23,8 +23,6 @@ mod append;
 #[cfg(not(loom))]
 mod disk;
 #[cfg(not(loom))]
-mod entropy;
-#[cfg(not(loom))]
 mod execute;
 #[cfg(not(loom))]
 mod follow;

@@ -20,7 +20,8 @@ use crate::recover::{self, Mode};
 use crate::reserve::slot_ref::SlotRef;
 use crate::stats::{Counters, ShardStats};
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::thread::{self, JoinHandle};
+use crate::sync::mailbox;
+use crate::sync::thread::{self, Started};
 use crate::writer::intake::Intake;
 use crate::writer::{Ended, Links, LogWriter, Start};
 
@@ -37,8 +38,8 @@ pub(crate) struct Shard {
 
 #[derive(Debug)]
 struct Threads {
-    writer: JoinHandle<Ended>,
-    preparer: JoinHandle<Preparer>,
+    writer: Started<Ended>,
+    preparer: Started<Preparer>,
 }
 
 /// What a shard is opened with.
@@ -49,7 +50,7 @@ pub(crate) struct Opening<'a> {
     pub(crate) identity: &'a Identity,
     pub(crate) options: &'a Options,
     pub(crate) method: SyncMethod,
-    pub(crate) wakers: &'a std::sync::mpsc::Sender<Vec<Waker>>,
+    pub(crate) wakers: &'a mailbox::Sender<Vec<Waker>>,
 }
 
 impl Shard {
@@ -86,7 +87,6 @@ impl Shard {
                 prepared: Mutex::new(None),
                 closing: AtomicBool::new(false),
                 counters: Counters::default(),
-                wakers: opening.wakers.clone(),
                 rest: Mutex::new(Vec::new()),
             })
         };
@@ -110,6 +110,7 @@ impl Shard {
             window: options.flush_window,
             capacity_blocks: capacity_blocks(identity),
             accepted: recovered.accepted,
+            wakers: opening.wakers.clone(),
         };
         let tail = Tail::new(Arc::clone(&catalogue), identity.block_bytes, options.tail_bytes);
         let preparer = Preparer::new(Arc::clone(disk), identity, id, recovered.start);
@@ -117,14 +118,12 @@ impl Shard {
         let spawned = |error| Error::io("starting a thread", error);
         let preparing = Arc::clone(&links);
         let capacity = capacity_blocks(identity);
-        let preparer = thread::Builder::new()
-            .name(format!("annals-prepare-{id}"))
-            .spawn(move || prepare(&preparing, preparer, capacity))
-            .map_err(spawned)?;
-        let writer = thread::Builder::new()
-            .name(format!("annals-write-{id}"))
-            .spawn(move || writer.run())
-            .map_err(|error| {
+        let preparer = thread::start(format!("annals-prepare-{id}"), move || {
+            prepare(&preparing, preparer, capacity)
+        })
+        .map_err(spawned)?;
+        let writer =
+            thread::start(format!("annals-write-{id}"), move || writer.run()).map_err(|error| {
                 links.intake.preparation.close();
                 spawned(error)
             })?;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::panic;
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::task::Waker;
 
 use crate::append::{Target, Write};
@@ -24,7 +24,7 @@ use crate::read::{LogRead, Read, ReadSide, Snapshot};
 use crate::reserve::slot_ref::SlotRef;
 use crate::shard::{self, Shard};
 use crate::stats::Stats;
-use crate::sync::{thread, waker};
+use crate::sync::{mailbox, thread, waker};
 use crate::ticket::Ticket;
 use crate::writer::intake::Patience;
 
@@ -109,7 +109,7 @@ impl Options {
                 SyncMethod::WriteThenSync
             }
         };
-        let (wakers, woken) = mpsc::channel();
+        let (wakers, woken) = mailbox::channel();
         let opening = shard::Opening {
             disk: &disk,
             lock: lock.as_ref(),
@@ -120,9 +120,7 @@ impl Options {
         };
         let shards = open_shards(&opening, identity.shards)?;
         if !self.read_only {
-            thread::Builder::new()
-                .name("annals-wake".into())
-                .spawn(move || call_wakers(&woken))
+            thread::start("annals-wake".into(), move || call_wakers(&woken))
                 .map_err(|error| Error::io("starting a thread", error))?;
         }
         let backend = if self.read_only { "none" } else { disk.backend() };
@@ -153,7 +151,7 @@ impl Drop for Opened {
 
 /// Opens all shards, as many at a time as there are processors.
 fn open_shards(opening: &shard::Opening<'_>, count: u16) -> Result<Vec<Arc<Shard>>, Error> {
-    let at_once = thread::available_parallelism().map_or(1, usize::from).min(usize::from(count));
+    let at_once = thread::parallelism().min(usize::from(count));
     let next = crate::sync::atomic::AtomicU16::new(0);
     let open_some = || -> Result<Vec<_>, Error> {
         let mut opened = Vec::new();
@@ -182,8 +180,8 @@ fn open_shards(opening: &shard::Opening<'_>, count: u16) -> Result<Vec<Arc<Shard
 }
 
 /// The thread on which wakers of tasks are called: they are foreign code. It ends with the store.
-fn call_wakers(woken: &mpsc::Receiver<Vec<Waker>>) {
-    for wakers in woken {
+fn call_wakers(woken: &mailbox::Receiver<Vec<Waker>>) {
+    while let Some(wakers) = woken.next() {
         waker::call(wakers);
     }
 }

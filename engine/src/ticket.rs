@@ -4,13 +4,14 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use triomphe::Arc;
 
 use crate::append::Replay;
 use crate::error::{Error, ErrorKind};
 use crate::id::Position;
+use crate::sync::clock;
 use crate::writer::cells::Held;
 use crate::writer::groups;
 use crate::writer::request::{Done, TicketCell};
@@ -56,7 +57,7 @@ impl Ticket {
     /// As [`wait`](Ticket::wait); [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) also when the time is over. The
     /// write goes on, and the ticket can be waited for again.
     pub fn wait_timeout(&self, limit: Duration) -> Result<Committed, Error> {
-        let deadline = Instant::now().checked_add(limit);
+        let deadline = clock::now().checked_add(limit);
         match self.cell.wait(groups::word(self.cell.asked().group), deadline) {
             Some(answer) => self.finish(answer),
             None => Err(still_unknown()),

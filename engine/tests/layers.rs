@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// From the top down. A module may use its own layer and those above.
 const LAYERS: [&[&str]; 12] = [
-    &["limits", "error", "options", "id", "key", "event", "expect", "entropy"],
+    &["limits", "error", "options", "id", "key", "event", "expect"],
     &["sync"],
     &["stats"],
     &["reserve"],

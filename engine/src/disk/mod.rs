@@ -37,6 +37,8 @@ mod ring;
 pub mod sim;
 #[cfg(target_os = "linux")]
 mod uring;
+#[cfg(any(target_os = "linux", test, feature = "internals"))]
+mod verdict;
 
 pub use chunk::Chunk;
 pub use process::Process;

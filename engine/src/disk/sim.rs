@@ -2,65 +2,52 @@
 //!
 //! *Content.* A file has a live image, which reads show, and a durable one. A write changes the live image and marks
 //! its sectors of 512 bytes; a sync makes the marked sectors and the length durable. A flush is written when it is
-//! started and durable when it completes. [`SimDisk::crash`] returns the disk after a power cut: each marked sector
-//! is kept or lost by itself, and so is the length.
+//! started and durable when it completes.
 //!
-//! *Names.* Creating, renaming and removing are durable after `sync_dir`. A crash keeps, for each directory, the
+//! *Names.* Creating, renaming and removing are durable after `sync_dir`. A power cut keeps, for each directory, the
 //! changes up to some point.
 //!
-//! *Faults.* A [`Fault`] fails the n-th operation of a kind. What a failed sync had to make durable is never made so
-//! by a later one that succeeds, as on real systems.
+//! *Power cuts.* [`SimDisk::crash`] returns the disk after one, and [`SimDisk::plan_cut`] has one at a certain
+//! operation: the image is kept for [`SimDisk::take_cut`], and whoever still uses the disk meets nothing but errors. Each
+//! marked sector is kept or lost by itself, or as [`Loss`] says, and so is the length. A write inside one sector is whole
+//! or not there. With [`set_damage`](SimDisk::set_damage) a whole block may be damaged of which a sector was being written,
+//! as in a device whose sectors are larger than they say.
 //!
-//! *Order.* Completions appear when `wait` or `poll` is called, in the [`Order`] asked for. Everything that is random
-//! comes from the seed, so one thread repeats itself exactly.
+//! *Faults.* A [`Fault`] fails the n-th operation of a kind. A [`Chance`] lets a [`FaultKind`] happen now and then. What
+//! really happened is counted. What a failed sync had to make durable is never made so by a later one that succeeds,
+//! as on real systems.
+//!
+//! *Stragglers.* A flush in flight when its world ends may land in the next one. The lock is held until it has, as the
+//! real one is, which the kernel holds for the sake of the ring.
+//!
+//! *Order.* Completions appear when `wait` or `poll` is called, in the [`Order`] asked for, late ones not before so many
+//! calls and so much time ([`SimDisk::set_now`]). Everything that is random comes from the seed, so one thread repeats
+//! itself exactly.
 
-use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::{Condvar, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use self::image::{Change, Content, Node, Random, State, apply, parent};
+use self::content::SECTOR;
+pub use self::faults::{Chance, Fault, FaultKind, Op};
+use self::file::SimFile;
+use self::image::{Change, Node, Power, State, parent};
 use self::queue::SimQueue;
-use super::{Access, Disk, Entry, File, Lock, Mapping, Queue, SyncMethod};
-use crate::sync::{Arc, Mutex};
+use self::random::Random;
+use super::{Access, Disk, Entry, File, Lock, Queue, SyncMethod};
+use crate::sync::{Arc, Mutex, broken};
 
+mod content;
+mod faults;
+mod file;
 mod image;
 mod queue;
+mod random;
 #[cfg(test)]
 mod tests;
-
-/// A kind of operation that can be counted and failed.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Op {
-    /// A flush, or a write through the file.
-    Write,
-    /// Making a file durable: `sync`, and the second half of a flush.
-    Sync,
-    /// Creating a file.
-    Create,
-    /// A read through the file, or mapping it.
-    Read,
-    /// Making a directory durable.
-    SyncDir,
-    /// Preparing space, or changing a file's length.
-    Prepare,
-}
-
-/// What goes wrong, and when.
-#[derive(Clone, Copy, Debug)]
-pub struct Fault {
-    /// Which operations it hits.
-    pub op: Op,
-    /// The first one that it hits, counted from 1 when the fault is planned.
-    pub nth: u64,
-    /// Whether all later ones are hit too.
-    pub lasting: bool,
-    /// What the operation returns.
-    pub kind: io::ErrorKind,
-    /// For a write: half of its sectors are written first.
-    pub short: bool,
-}
 
 /// In which order flushes complete.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -76,6 +63,29 @@ pub enum Order {
     Never,
 }
 
+/// What a power cut loses of what is not durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Loss {
+    /// Each sector, length and name by chance.
+    #[default]
+    Random,
+    /// Everything.
+    All,
+    /// Nothing: rather the death of the process than of the machine.
+    Nothing,
+}
+
+/// How a file rots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rot {
+    /// One bit is inverted.
+    Bit,
+    /// One byte becomes another.
+    Byte,
+    /// A sector becomes noise.
+    Sector,
+}
+
 /// A disk in memory. Clones are the same disk.
 #[derive(Clone)]
 pub struct SimDisk {
@@ -84,8 +94,8 @@ pub struct SimDisk {
 
 struct Shared {
     state: Mutex<State>,
-    /// Signalled when a waker is called or the order changes.
-    changed: Condvar,
+    /// The state's own.
+    changed: std::sync::Arc<Condvar>,
 }
 
 impl SimDisk {
@@ -102,7 +112,8 @@ impl SimDisk {
     }
 
     fn of(state: State) -> Arc<SimDisk> {
-        let shared = Shared { state: Mutex::new(state), changed: Condvar::new() };
+        let changed = std::sync::Arc::clone(&state.changed);
+        let shared = Shared { state: Mutex::new(state), changed };
         Arc::new(SimDisk { shared: Arc::new(shared) })
     }
 
@@ -110,27 +121,84 @@ impl SimDisk {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The disk after a power cut now: what was not durable is kept or lost at random. Its faults, limits and order
-    /// are those of a new disk. This one goes on as if nothing had happened.
+    /// The disk after a power cut now: what was not durable is lost as [`set_loss`](SimDisk::set_loss) says. Its faults,
+    /// limits, order and losses are those of a new disk. This one goes on as if nothing had happened, but counts what did.
     #[must_use]
     pub fn crash(&self, seed: u64) -> Arc<SimDisk> {
-        SimDisk::of(self.state().after_power_cut(Some(Random::new(seed))))
+        let mut state = self.state();
+        let loss = state.loss;
+        SimDisk::of(state.after_power_cut(loss, Random::new(seed)))
     }
 
     /// The disk with nothing but what is durable now.
     #[must_use]
     pub fn clone_durable(&self) -> Arc<SimDisk> {
-        SimDisk::of(self.state().after_power_cut(None))
+        let mut state = self.state();
+        let random = state.random.clone();
+        SimDisk::of(state.after_power_cut(Loss::All, random))
+    }
+
+    /// Cuts the power at an operation, counted from 1 now, whatever its kind: before it has done anything. Everything
+    /// that is random in it comes from the seed.
+    pub fn plan_cut(&self, nth: u64, seed: u64) {
+        let mut state = self.state();
+        if !state.is_off() {
+            state.power = Power::FailsAt(state.ios + nth.max(1), seed);
+        }
+    }
+
+    /// Whether the power has been cut as planned. From then on every operation fails.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.state().is_off()
+    }
+
+    /// The disk after the planned power cut, once.
+    #[must_use]
+    pub fn take_cut(&self) -> Option<Arc<SimDisk>> {
+        match &mut self.state().power {
+            Power::Off(image) => image.take().map(|image| SimDisk::of(*image)),
+            _ => None,
+        }
+    }
+
+    /// What power cuts lose from now on; by chance, at first.
+    pub fn set_loss(&self, loss: Loss) {
+        self.state().loss = loss;
+    }
+
+    /// Whether power cuts damage whole blocks from now on, by chance, of which any sector was being written.
+    pub fn set_damage(&self, damages: bool) {
+        self.state().damages = damages;
+    }
+
+    /// How many operations there were, of all kinds.
+    #[must_use]
+    pub fn ios(&self) -> u64 {
+        self.state().ios
     }
 
     /// Adds a fault.
     pub fn plan(&self, fault: Fault) {
-        self.state().faults.push(fault);
+        self.state().faults.planned.push(fault);
     }
 
-    /// Removes every fault: the disk is repaired.
+    /// Lets something go wrong now and then. The last word on a kind counts.
+    pub fn allow(&self, chance: Chance) {
+        self.state().faults.chances.insert(chance.kind, chance);
+    }
+
+    /// Removes every fault and every chance: the disk is repaired.
     pub fn repair(&self) {
-        self.state().faults.clear();
+        let faults = &mut self.state().faults;
+        faults.planned.clear();
+        faults.chances.clear();
+    }
+
+    /// How often what really went wrong.
+    #[must_use]
+    pub fn faults(&self) -> BTreeMap<FaultKind, u64> {
+        self.state().faults.happened.0.clone()
     }
 
     /// Bytes that fit into all files together; what would be more is `StorageFull`.
@@ -144,22 +212,63 @@ impl SimDisk {
         self.shared.changed.notify_all();
     }
 
+    /// How long [late](FaultKind::LateCompletion) completions take at most: so many looks at the queue, and so much time.
+    pub fn set_lateness(&self, looks: u64, time: Duration) {
+        self.state().lateness = (looks, time);
+    }
+
+    /// Time passes: it is so late now.
+    pub fn set_now(&self, now: Duration) {
+        self.state().now = now;
+        self.shared.changed.notify_all();
+    }
+
+    /// When the first of the flushes in flight can complete; `None` if there are none, or if the device hangs.
+    #[must_use]
+    pub fn due(&self) -> Option<Duration> {
+        let state = self.state();
+        let first = state.flying.iter().map(|flight| flight.due).min();
+        if state.order == Order::Never { None } else { first }
+    }
+
+    /// Whether what is in flight stays there.
+    fn hangs(&self) -> bool {
+        let state = self.state();
+        state.order == Order::Never && !state.is_off()
+    }
+
     /// In steps, a `wait` that nothing can end returns at once; else (at first) it sleeps. For tests on one thread.
     pub fn set_stepped(&self, stepped: bool) {
         self.state().stepped = stepped;
     }
 
-    /// Inverts a byte of a file, live and durable: rot.
+    /// Inverts a byte of a file, live and durable.
     pub fn flip(&self, path: &str, offset: u64) -> io::Result<()> {
+        self.state().rot(path, offset, &[0xFF]).map(drop)
+    }
+
+    /// Lets a file rot at a random place within a range, live and durable; where.
+    pub fn rot(&self, path: &str, range: Range<u64>, rot: Rot) -> io::Result<Range<u64>> {
         let mut state = self.state();
-        let file = state.file(path)?;
-        let content = &mut state.files[file];
-        let at = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
-        *content.live.get_mut(at).ok_or(io::ErrorKind::UnexpectedEof)? ^= 0xFF;
-        if let Some(byte) = content.durable.get_mut(at) {
-            *byte ^= 0xFF;
+        let State { random, .. } = &mut *state;
+        let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
+        let at = range.start.saturating_add(random.below(length.max(1)) as u64);
+        let sector = SECTOR as u64;
+        match rot {
+            Rot::Bit => {
+                let bits = 1 << random.below(8);
+                state.rot(path, at, &[bits])
+            }
+            Rot::Byte => {
+                let bits = 1 + random.below(255) as u8;
+                state.rot(path, at, &[bits])
+            }
+            Rot::Sector => {
+                let mut bits = [0; SECTOR];
+                random.fill(&mut bits);
+                state.rot(path, at - at % sector, &bits)
+            }
         }
-        Ok(())
     }
 
     /// How many operations of a kind there were, failed ones included.
@@ -175,7 +284,9 @@ impl SimDisk {
 
 impl Disk for SimDisk {
     fn create_dir(&self, dir: &str) -> io::Result<()> {
+        others_run();
         let mut state = self.state();
+        state.meet(Op::CreateDir)?;
         match state.live.get(dir) {
             Some(Node::Dir) => Ok(()),
             Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
@@ -187,7 +298,9 @@ impl Disk for SimDisk {
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<Entry>> {
-        let state = self.state();
+        others_run();
+        let mut state = self.state();
+        state.meet(Op::List)?;
         state.dir(dir)?;
         let below = state.live.iter().filter(|(path, _)| parent(path) == dir);
         Ok(below
@@ -203,25 +316,30 @@ impl Disk for SimDisk {
     }
 
     fn create(&self, path: &str) -> io::Result<Arc<dyn File>> {
+        others_run();
         let mut state = self.state();
-        state.meet(Op::Create).map_err(|fault| fault.kind)?;
+        state.meet(Op::Create)?;
         state.dir(parent(path))?;
         if state.live.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let index = state.files.len();
-        state.files.push(Content::default());
+        let index = state.add_file();
         state.change(path, Change::Add(path.to_owned(), Node::File(index)));
         Ok(self.opened(index, Access::Write))
     }
 
     fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn File>> {
-        let index = self.state().file(path)?;
+        others_run();
+        let mut state = self.state();
+        state.meet(Op::Open)?;
+        let index = state.file(path)?;
         Ok(self.opened(index, access))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        others_run();
         let mut state = self.state();
+        state.meet(Op::Rename)?;
         state.file(from)?;
         if parent(from) != parent(to) {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -231,23 +349,17 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
+        others_run();
         let mut state = self.state();
+        state.meet(Op::Remove)?;
         state.file(path)?;
         state.change(path, Change::Remove(path.to_owned()));
         Ok(())
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        let mut state = self.state();
-        state.dir(dir)?;
-        state.meet(Op::SyncDir).map_err(|fault| fault.kind)?;
-        let (durable, rest) =
-            std::mem::take(&mut state.changes).into_iter().partition(|(of, _)| of == dir);
-        state.changes = rest;
-        for (_, change) in durable {
-            apply(&mut state.durable, &change);
-        }
-        Ok(())
+        others_run();
+        self.state().sync_dir(dir)
     }
 
     fn block_bytes(&self) -> u32 {
@@ -255,9 +367,13 @@ impl Disk for SimDisk {
     }
 
     fn lock(&self) -> io::Result<Arc<dyn Lock>> {
-        if std::mem::replace(&mut self.state().locked, true) {
+        others_run();
+        let mut state = self.state();
+        state.powered()?;
+        if state.locked || !broken!(OpensBeforeStragglers) && state.straggles() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
+        state.locked = true;
         Ok(Arc::new(SimLock(self.clone())))
     }
 
@@ -279,6 +395,12 @@ impl Disk for SimDisk {
     }
 }
 
+/// Each operation takes time, in which other threads of a host may run.
+fn others_run() {
+    #[cfg(feature = "internals")]
+    crate::sync::host::step("disk");
+}
+
 impl fmt::Debug for SimDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SimDisk").field("counts", &self.state().counts).finish_non_exhaustive()
@@ -293,82 +415,5 @@ impl Lock for SimLock {}
 impl Drop for SimLock {
     fn drop(&mut self) {
         self.0.state().locked = false;
-    }
-}
-
-#[derive(Debug)]
-struct SimFile {
-    disk: SimDisk,
-    index: usize,
-    access: Access,
-}
-
-impl SimFile {
-    fn check_writable(&self) -> io::Result<()> {
-        match self.access {
-            Access::Write => Ok(()),
-            Access::Read => Err(io::ErrorKind::PermissionDenied.into()),
-        }
-    }
-
-    /// The range of a read that was counted and did not fail.
-    fn read<R>(&self, offset: u64, bytes: u64, take: impl FnOnce(&[u8]) -> R) -> io::Result<R> {
-        let mut state = self.disk.state();
-        state.meet(Op::Read).map_err(|fault| fault.kind)?;
-        let range = usize::try_from(offset).ok().zip(usize::try_from(bytes).ok());
-        let range = range.and_then(|(from, bytes)| Some(from..from.checked_add(bytes)?));
-        let found = range.and_then(|range| state.files[self.index].live.get(range));
-        found.map(take).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-    }
-
-    fn grow(&self, bytes: u64, cut: bool) -> io::Result<()> {
-        self.check_writable()?;
-        let mut state = self.disk.state();
-        state.meet(Op::Prepare).map_err(|fault| fault.kind)?;
-        let bytes = usize::try_from(bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        state.room(self.index, bytes)?;
-        if cut || bytes > state.files[self.index].live.len() {
-            state.files[self.index].set_len(bytes);
-        }
-        Ok(())
-    }
-}
-
-impl File for SimFile {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.disk.state().files[self.index].live.len() as u64)
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.read(offset, buffer.len() as u64, |bytes| buffer.copy_from_slice(bytes))
-    }
-
-    fn read_direct_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.read_at(offset, buffer)
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.check_writable()?;
-        self.disk.state().write(self.index, offset, bytes)
-    }
-
-    fn prepare(&self, bytes: u64) -> io::Result<()> {
-        self.grow(bytes, false)
-    }
-
-    fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.grow(bytes, true)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.disk.state().sync(self.index, None)
-    }
-
-    fn map(&self, bytes: u64) -> io::Result<Mapping> {
-        self.read(0, bytes, |bytes| Mapping::Owned(bytes.into()))
-    }
-
-    fn as_any(&self) -> &dyn Any {
-        self
     }
 }

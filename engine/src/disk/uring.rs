@@ -28,6 +28,7 @@ use super::blocking::in_a_child;
 use super::file::RealFile;
 use super::lock::RealLock;
 use super::ring::{self, Event, Slots};
+use super::verdict::{Outcome, Verdict, verdict};
 use super::{Chunk, Completion, File, Flush, Process, Queue, SyncMethod, Waker};
 use crate::sync::thread;
 
@@ -42,9 +43,6 @@ const CHUNK_SLOTS: usize = 4;
 
 /// What marks the eventfd's completion; operations have their slot and a [`Part`].
 const WAKE: u64 = u64::MAX;
-
-/// How often one write is given to the ring in a row without progress before it has failed.
-const STALLS_MAX: u8 = 16;
 
 /// See the top of the file.
 pub(super) struct UringQueue {
@@ -319,7 +317,7 @@ impl UringQueue {
 
     fn settle(&mut self, slot: usize) {
         let Some(operation) = &mut self.operations[slot] else { return };
-        match verdict(operation) {
+        match judge(operation) {
             Verdict::Durable => self.finish(slot, Ok(())),
             Verdict::Failed(error) => self.finish(slot, Err(error)),
             Verdict::Rest(written) => {
@@ -479,38 +477,19 @@ impl fmt::Debug for UringQueue {
 }
 
 /// What an operation whose entries have all completed has come to.
-#[derive(Debug)]
-enum Verdict {
-    Durable,
-    /// So many bytes were written, in whole blocks; the rest has to be.
-    Rest(usize),
-    Failed(io::Error),
-}
-
-fn verdict(operation: &Operation) -> Verdict {
+fn judge(operation: &Operation) -> Verdict {
     let Operation { flush, done, write, sync, stalls, .. } = operation;
-    let wanted = flush.bytes - done;
-    match usize::try_from(*write) {
-        Err(_) if matches!(-write, libc::EINTR | libc::EAGAIN) && *stalls < STALLS_MAX => {
-            Verdict::Rest(0)
-        }
-        Err(_) => Verdict::Failed(io::Error::from_raw_os_error(-write)),
-        Ok(0) => Verdict::Failed(io::ErrorKind::WriteZero.into()),
-        Ok(written) if written < wanted => {
-            // What direct I/O can go on from. The flush is made of blocks, so they divide each of these.
-            let block =
-                1_u64 << (flush.offset | flush.start as u64 | flush.bytes as u64).trailing_zeros();
-            let whole = written - written % block as usize;
-            if whole == 0 && *stalls >= STALLS_MAX {
-                Verdict::Failed(io::ErrorKind::WriteZero.into())
-            } else {
-                Verdict::Rest(whole)
-            }
-        }
-        Ok(written) if written > wanted => Verdict::Failed(io::ErrorKind::InvalidData.into()),
-        Ok(_) if *sync != 0 => Verdict::Failed(io::Error::from_raw_os_error(-sync)),
-        Ok(_) => Verdict::Durable,
-    }
+    // What direct I/O can go on from. The flush is made of blocks, so they divide each of these.
+    let block =
+        1_usize << (flush.offset | flush.start as u64 | flush.bytes as u64).trailing_zeros();
+    let error = |result: i32| io::Error::from_raw_os_error(-result);
+    verdict(Outcome {
+        wanted: flush.bytes - done,
+        block,
+        write: usize::try_from(*write).map_err(|_| error(*write)),
+        sync: if *sync == 0 { Ok(()) } else { Err(error(*sync)) },
+        stalls: *stalls,
+    })
 }
 
 #[cfg(test)]
@@ -519,6 +498,7 @@ mod tests {
 
     use super::*;
     use crate::disk::directory::Directory;
+    use crate::disk::verdict::STALLS_MAX;
 
     struct Rig {
         _root: tempfile::TempDir,
@@ -536,17 +516,18 @@ mod tests {
         Rig { _root: root, file, lock }
     }
 
-    fn operation(rig: &Rig, done: usize, write: i32, sync: i32, stalls: u8) -> Operation {
+    fn a_flush(rig: &Rig) -> Flush {
         let memory = Arc::new(Chunk::new(1 << 16).unwrap());
         let file = Arc::clone(&rig.file);
-        let flush = Flush { token: 1, file, offset: 8192, memory, start: 4096, bytes: 16384 };
-        Operation { flush, done, outstanding: 0, write, sync, stalls }
+        Flush { token: 1, file, offset: 8192, memory, start: 4096, bytes: 16384 }
     }
 
     #[test]
-    fn every_result_has_its_verdict() {
+    fn results_of_the_ring_are_judged() {
         let rig = rig();
-        let of = |done, write, sync, stalls| verdict(&operation(&rig, done, write, sync, stalls));
+        let of = |done, write, sync, stalls| {
+            judge(&Operation { flush: a_flush(&rig), done, outstanding: 0, write, sync, stalls })
+        };
         let rest = |verdict| match verdict {
             Verdict::Rest(written) => written,
             other => panic!("{other:?}"),
@@ -555,20 +536,13 @@ mod tests {
             Verdict::Failed(error) => error.raw_os_error().unwrap_or(0),
             other => panic!("{other:?}"),
         };
-        assert!(matches!(of(0, 16384, 0, 0), Verdict::Durable));
         assert!(matches!(of(8192, 8192, 0, 0), Verdict::Durable));
-        // Short: the link is broken and the sync cancelled, and the rest is synced with all before it.
-        assert_eq!(rest(of(0, 8192, -libc::ECANCELED, 0)), 8192);
         assert_eq!(rest(of(0, 9000, -libc::ECANCELED, 0)), 8192);
-        assert_eq!(rest(of(0, 100, -libc::ECANCELED, 0)), 0);
-        assert_eq!(code(of(0, 100, -libc::ECANCELED, STALLS_MAX)), 0);
-        assert_eq!(code(of(0, 0, -libc::ECANCELED, 0)), 0);
         assert_eq!(code(of(8192, 16384, 0, 0)), 0);
         assert_eq!(rest(of(0, -libc::EINTR, -libc::ECANCELED, 0)), 0);
         assert_eq!(code(of(0, -libc::EAGAIN, 0, STALLS_MAX)), libc::EAGAIN);
         assert_eq!(code(of(0, -libc::EIO, -libc::ECANCELED, 0)), libc::EIO);
         assert_eq!(code(of(0, -libc::ENOSPC, 0, 0)), libc::ENOSPC);
-        // A sync is never tried again, whatever it says.
         assert_eq!(code(of(0, 16384, -libc::EIO, 0)), libc::EIO);
         assert_eq!(code(of(0, 16384, -libc::EINTR, 0)), libc::EINTR);
         assert_eq!(code(of(0, 16384, -libc::ECANCELED, 0)), libc::ECANCELED);
@@ -579,7 +553,7 @@ mod tests {
         let rig = rig();
         let mut queue =
             UringQueue::new(Arc::clone(&rig.lock), 4, SyncMethod::WriteThenSync).unwrap();
-        let flush = operation(&rig, 0, 0, 0, 0).flush;
+        let flush = a_flush(&rig);
         queue.start(flush);
         let mut completed = Vec::new();
         while completed.is_empty() {
@@ -613,11 +587,11 @@ mod tests {
         let mut queue = UringQueue::new(Arc::clone(&rig.lock), 4, SyncMethod::WriteDsync).unwrap();
         let mut completed = Vec::new();
         queue.wait(Some(Duration::from_millis(1)), &mut completed);
-        let flush = operation(&rig, 0, 0, 0, 0).flush;
+        let flush = a_flush(&rig);
         let memory = Arc::downgrade(&flush.memory);
         queue.start(flush);
         queue.state = State::Broken(libc::EBADF);
-        queue.start(operation(&rig, 0, 0, 0, 0).flush);
+        queue.start(a_flush(&rig));
         queue.poll(&mut completed);
         assert_eq!(completed.len(), 2, "{completed:?}");
         assert!(completed.iter().all(|completion| completion.result.is_err()));
@@ -634,7 +608,7 @@ mod tests {
         let rig = rig();
         let mut queue = UringQueue::new(Arc::clone(&rig.lock), 4, SyncMethod::WriteDsync).unwrap();
         queue.wait(Some(Duration::from_millis(1)), &mut Vec::new());
-        let flush = operation(&rig, 0, 0, 0, 0).flush;
+        let flush = a_flush(&rig);
         // SAFETY: the child exits without returning; what it allocates is its own copy.
         let child = unsafe { libc::fork() };
         if child == 0 {

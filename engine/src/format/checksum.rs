@@ -8,6 +8,7 @@
 use xxhash_rust::xxh3;
 
 use crate::id::Position;
+use crate::sync::broken;
 
 /// Odd, so that different positions give different seeds.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -25,6 +26,8 @@ pub const fn chain(so_far: u64, checksum: u64) -> u64 {
 
 /// The checksum of bytes that belong to one place in one use of one segment.
 pub(super) fn placed(bytes: &[u8], salt: u64, position: Position) -> u64 {
+    let salt = if broken!(ForgetsSalt) { 0 } else { salt };
+    let position = if broken!(IgnoresPlace) { Position::START } else { position };
     xxh3::xxh3_64_with_seed(bytes, salt ^ position.get().wrapping_mul(SPREAD))
 }
 

@@ -26,6 +26,7 @@ use crate::format::record::RECORD_BYTES_MIN;
 use crate::format::segment::Origin;
 use crate::id::{FlushSequence, Position, ShardId, StoreId};
 use crate::limits::SEGMENT_BYTES_MAX;
+use crate::sync::broken;
 
 /// How long a flush header is.
 pub const FLUSH_HEADER_BYTES: usize = 104;
@@ -125,7 +126,7 @@ impl FlushHeader {
         if found != checksum {
             return Err(Damage::Checksum { what: "flush header", expected: checksum, found });
         }
-        let flush = FlushHeader {
+        let mut flush = FlushHeader {
             origin: Origin {
                 store: StoreId(u128_at(header, 16)),
                 shard: ShardId(u16_at(header, 96)),
@@ -145,6 +146,9 @@ impl FlushHeader {
         if reserved != 0 {
             return Err(Damage::Unsupported { what: "flush flags", found: reserved });
         }
+        if broken!(IgnoresPlace) {
+            (flush.origin, flush.offset) = (Origin { salt, ..*origin }, offset);
+        }
         flush.belongs(origin, offset)?;
         flush.check()?;
         Ok((flush, checksum))
@@ -159,7 +163,7 @@ impl FlushHeader {
         if self.position() != expected {
             return Err(Damage::Misplaced { expected, found: self.position() });
         }
-        if self.origin.salt != origin.salt {
+        if self.origin.salt != origin.salt && !broken!(ForgetsSalt) {
             return Err(Damage::Stale { expected: origin.salt, found: self.origin.salt });
         }
         Ok(())

@@ -35,6 +35,7 @@ use crate::log::following::Following;
 use crate::log::segment::{Files, Segment};
 use crate::log::tail::Span;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::broken;
 use crate::sync::watermark::Watermark;
 
 /// How much of a record is read at first from a file that is not mapped: most records whole.
@@ -128,7 +129,7 @@ impl Record {
 
     /// Verifies its events, unless they never left our memory.
     pub fn verify_events(&self, view: &RecordView<'_>) -> Result<(), Damage> {
-        if self.trusted { Ok(()) } else { view.verify_events() }
+        if self.trusted || broken!(ServesRot) { Ok(()) } else { view.verify_events() }
     }
 }
 

@@ -29,14 +29,14 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::disk::{Access, Disk, File};
-use crate::entropy::entropy;
 use crate::error::{Error, ErrorKind};
 use crate::format::{AcceptedEnd, FileName, Identity, Origin, SegmentHeader, SegmentKind};
 use crate::id::{SegmentId, ShardId};
 use crate::limits::{SEGMENT_BYTES_FIRST, SEGMENT_BYTES_MAX};
+use crate::sync::entropy::entropy;
+use crate::sync::{broken, clock};
 
 /// So many spares are kept; what is more is removed.
 const SPARES_MAX: usize = 2;
@@ -174,6 +174,9 @@ impl Preparer {
                 format!("{} has had {} segments: there are no more numbers", self.dir, self.last),
             ));
         };
+        if broken!(TidiesFirst) && !self.opened {
+            self.tidy();
+        }
         let Blank { spare, file, bytes } = match self.spare(wanted)? {
             Some(blank) => blank,
             None => self.create(id, wanted)?,
@@ -261,7 +264,7 @@ impl Preparer {
         let Some(&spare) = self.spares.iter().filter(fits).min_by_key(|spare| spare.bytes) else {
             return Ok(None);
         };
-        if !self.names_durable {
+        if !self.names_durable && !broken!(TrustsSpareNames) {
             if let Err(error) = self.sync_dir() {
                 // A later sync may succeed without having made durable what this one had to.
                 self.spares.clear();
@@ -313,13 +316,17 @@ impl Preparer {
             kind: if self.opened {
                 SegmentKind::Rolled
             } else {
-                SegmentKind::Opened { accepted: self.accepted }
+                let accepted = self.accepted.filter(|_| !broken!(ForgetsAcceptedEnd));
+                SegmentKind::Opened { accepted }
             },
-            time: now(),
+            time: clock::unix_micros(),
         };
         let mut block = vec![0; self.identity.block_bytes as usize];
         header.encode(&mut block);
         file.write_at(0, &block)?;
+        if broken!(SkipsHeaderSync) {
+            return Ok(());
+        }
         file.sync()
     }
 
@@ -331,6 +338,9 @@ impl Preparer {
     }
 
     fn sync_dir(&self) -> Result<(), Error> {
+        if broken!(SkipsDirectorySync) {
+            return Ok(());
+        }
         let synced = self.disk.sync_dir(&self.dir);
         synced.map_err(|error| Error::io(format_args!("syncing the directory {}", self.dir), error))
     }
@@ -348,13 +358,5 @@ impl fmt::Debug for Preparer {
             .field("opened", &self.opened)
             .field("bytes_next", &self.bytes_next)
             .finish_non_exhaustive()
-    }
-}
-
-/// Microseconds since 1970, negative before.
-fn now() -> i64 {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
-        Err(error) => -i64::try_from(error.duration().as_micros()).unwrap_or(i64::MAX),
     }
 }

@@ -23,6 +23,7 @@ use crate::format::{Damage, FLUSH_HEADER_BYTES, FlushHeader, Lengths, RecordView
 use crate::id::{FlushSequence, Position, SegmentId};
 use crate::log::bytes::LogBytes;
 use crate::log::catalogue::{Catalogue, Fetched, Record};
+use crate::sync::broken;
 
 /// How much of a flush a walk that follows looks at, unless one record is larger.
 const WINDOW_BYTES: usize = 64 << 10;
@@ -119,6 +120,9 @@ impl Walk {
                 Place::Between(position) => {
                     let position = *position;
                     match self.settle(position) {
+                        Some(next) if next != position && broken!(SkipsAtSegmentChange) => {
+                            Place::Between(self.open(next)?.next)
+                        }
                         Some(position) => Place::In(self.open(position)?),
                         None => return Ok(None),
                     }

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use crate::log::catalogue::Catalogue;
 use crate::read::Slot;
+use crate::sync::clock;
 use crate::sync::followers::{self, Bell, Followers, Seat};
 
 /// How many records a source passes over before it lets its caller look at the clock.
@@ -92,7 +93,7 @@ impl Follower {
             step = match step {
                 Step::Item(item) => return Some(item),
                 Step::Ended => return None,
-                Step::More if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                Step::More if deadline.is_some_and(|deadline| deadline <= clock::now()) => {
                     return None;
                 }
                 Step::More => source.step(),
@@ -176,7 +177,7 @@ macro_rules! waiting {
             /// none any more: [`is_ended`](Self::is_ended) tells.
             pub fn next_timeout(&mut self, limit: std::time::Duration) -> Option<$item> {
                 // A limit beyond all time is none.
-                let deadline = std::time::Instant::now().checked_add(limit);
+                let deadline = crate::sync::clock::now().checked_add(limit);
                 self.follower.wait(&mut self.source, deadline)
             }
 

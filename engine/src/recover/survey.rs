@@ -22,6 +22,7 @@ use crate::format::{
 };
 use crate::id::{Position, SegmentId};
 use crate::log::prepare::Leftover;
+use crate::sync::broken;
 
 /// How often a look is taken again because something moved.
 const LOOKS_MAX: usize = 64;
@@ -183,6 +184,13 @@ impl Survey {
             }
         }
         self.proven = self.prove(source, seen)?;
+        let block = u64::from(source.block_bytes());
+        if broken!(ProvesTooLittle) {
+            self.proven = Position::from_raw(self.proven.get().saturating_sub(block));
+        }
+        if broken!(ProvesTooMuch) {
+            self.proven = Position::from_raw(self.proven.get() + block);
+        }
 
         let followed = |id: SegmentId| {
             id.0.checked_add(1).is_some_and(|next| {

@@ -22,6 +22,7 @@ use crate::format::{
     records_verified,
 };
 use crate::id::{FlushSequence, Position, SegmentId};
+use crate::sync::broken;
 
 /// Damage is told in so many items at most.
 pub(super) const DAMAGE_MAX: usize = 1000;
@@ -129,7 +130,10 @@ impl<'a, 'd> Walk<'a, 'd> {
     ) -> Result<Turn, Error> {
         let tail = stretch.until.is_none() && kept.id() >= self.survey.proven.segment();
         let loaded = self.source.load(kept.id(), &kept.header, tail)?;
-        if tail && let Some(file) = &loaded.file {
+        if tail
+            && !broken!(RecoversUnsynced)
+            && let Some(file) = &loaded.file
+        {
             match (file.sync(), self.mode) {
                 (Ok(()), _) => {}
                 (Err(_), Mode::Read) => self.limited = true,
@@ -157,6 +161,7 @@ impl<'a, 'd> Walk<'a, 'd> {
             end = found.offset() + found.blocks() * kept.header.block_bytes;
             if let Found::Flush { offset, header, blocks, .. } = found
                 && tail
+                && !broken!(AcceptsTornEvents)
                 && header.position() >= self.survey.proven
                 && let Err((at, damage)) = verify_events(bytes, &header)
             {
@@ -201,6 +206,7 @@ impl<'a, 'd> Walk<'a, 'd> {
             Step::Roll => Ok(Turn::NextSegment),
             Step::Reopen => Ok(Turn::NextStretch),
             Step::End => Ok(Turn::Over),
+            Step::Damage if broken!(CutsOnRot) => Ok(Turn::Over),
             Step::Damage => {
                 self.damaged(self.describe(kept, bytes, found, reached))?;
                 self.lost = true;

@@ -8,7 +8,7 @@
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::wake_word::WakeWord;
 use crate::sync::waker::AtomicWaker;
-use crate::sync::{UnsafeCell, broken, ordering};
+use crate::sync::{UnsafeCell, broken, clock, ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -94,7 +94,7 @@ impl<T, R> Cell<T, R> {
             }
             let limit = match deadline {
                 None => None,
-                Some(deadline) => match deadline.checked_duration_since(Instant::now()) {
+                Some(deadline) => match deadline.checked_duration_since(clock::now()) {
                     None | Some(Duration::ZERO) => return None,
                     left => left,
                 },

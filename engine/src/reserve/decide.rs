@@ -110,7 +110,11 @@ pub fn look<P>(slot: SlotRef, guard: &Guard<'_>) -> Look {
             Standing::Decided(entry, true) => {
                 return Look {
                     tick: entry.after(),
-                    version: entry.version_after,
+                    version: if broken!(ReissuesVersion) {
+                        entry.version_before
+                    } else {
+                        entry.version_after
+                    },
                     settled: slot.version() == entry.version_after,
                 };
             }

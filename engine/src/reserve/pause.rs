@@ -26,6 +26,8 @@ pub fn on_this_thread(hook: impl FnMut(&'static str) + 'static) {
 /// A named step.
 #[inline]
 pub fn here(name: &'static str) {
+    #[cfg(not(loom))]
+    crate::sync::host::step(name);
     // A thread sees that it has set a hook itself; nobody else's matters to it.
     #[cfg(not(loom))]
     if !HOOKED.load(Ordering::Relaxed) {

@@ -10,7 +10,7 @@ use std::ptr::{self, NonNull};
 
 use super::write::{Write, WriteRef};
 use crate::sync::atomic::{AtomicPtr, Ordering};
-use crate::sync::ordering;
+use crate::sync::{broken, ordering};
 
 /// See the module.
 #[derive(Debug)]
@@ -81,6 +81,9 @@ impl<P> Stack<P> {
 
     fn swap(&self, new: *mut Write<P>) -> Batch<P> {
         let mut top = self.top.swap(new, Ordering::Acquire);
+        if broken!(TakesNewestFirst) && !ptr::eq(top, closed()) {
+            return Batch { first: top };
+        }
         let mut first = ptr::null_mut();
         while !top.is_null() && !ptr::eq(top, closed()) {
             // SAFETY: a write on the stack is alive until the log writer, which calls this, says that it is spent.

@@ -19,6 +19,10 @@ thread_local! {
 
 /// A number that a thread draws without looking at anything shared: xorshift64, after G. Marsaglia (2003).
 pub fn draw() -> u64 {
+    #[cfg(feature = "internals")]
+    if let Some(host) = super::host::current() {
+        return host.draw();
+    }
     DRAWN.with(|drawn| {
         let mut next = drawn.get();
         next ^= next << 13;
@@ -44,6 +48,8 @@ impl Backoff {
     /// Another race was lost.
     #[cold]
     pub fn wait(&mut self) {
+        #[cfg(feature = "internals")]
+        super::host::step("give way");
         self.lost = self.lost.saturating_add(1);
         let most = 2_u64 << self.lost.min(SPINS_MAX);
         for _ in 0..draw() % most {

@@ -227,6 +227,11 @@ mod process {
     /// Runs `look` under a guard. It must not wait, call foreign code, or do I/O.
     #[inline]
     pub fn pinned<R>(look: impl FnOnce(&Guard<'_>) -> R) -> R {
+        // The threads of a host are one of the system's, and each needs a place of its own.
+        #[cfg(feature = "internals")]
+        if crate::sync::host::current().is_some() {
+            return look(&DOMAIN.join().pin());
+        }
         let mut look = Some(look);
         let ran = MEMBER.try_with(|member| look.take().map(|look| look(&member.pin())));
         match (ran, look) {

@@ -23,10 +23,10 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
 use crate::sync::wake_word::{Registration, WakeWord};
 use crate::sync::waker::AtomicWaker;
+use crate::sync::{UnsafeCell, clock};
 
 /// How many leave a list before one of them has it rung, on average.
 #[cfg(not(loom))]
@@ -238,7 +238,7 @@ pub fn wait<R>(
         }
         let limit = match deadline {
             None => None,
-            Some(deadline) => match deadline.checked_duration_since(std::time::Instant::now()) {
+            Some(deadline) => match deadline.checked_duration_since(clock::now()) {
                 None | Some(Duration::ZERO) => return None,
                 left => left,
             },

@@ -2,18 +2,18 @@
 //!
 //! Built with `--cfg loom`, the protocol modules run under the model checker unchanged.
 
-/// Whether a model has this broken on purpose; never, outside models.
-#[cfg(not(loom))]
+/// Whether a model or a simulation has one of these broken on purpose; never, outside them.
+#[cfg(not(any(loom, feature = "mutants")))]
 macro_rules! broken {
-    ($fault:ident) => {
+    ($($fault:ident)|+) => {
         false
     };
 }
 
-#[cfg(loom)]
+#[cfg(any(loom, feature = "mutants"))]
 macro_rules! broken {
-    ($fault:ident) => {
-        $crate::sync::fault::is($crate::sync::fault::Fault::$fault)
+    ($($fault:ident)|+) => {
+        $($crate::sync::fault::is($crate::sync::fault::Fault::$fault))||+
     };
 }
 
@@ -32,13 +32,22 @@ pub(crate) use {broken, ordering};
 
 #[cfg(not(loom))]
 pub mod backoff;
+pub(crate) mod clock;
 pub mod doorbell;
+#[cfg(not(loom))]
+pub(crate) mod entropy;
 pub mod epoch;
-#[cfg(loom)]
+#[cfg(any(loom, feature = "mutants"))]
 pub mod fault;
 pub mod followers;
+#[cfg(all(feature = "internals", not(loom)))]
+pub mod host;
+#[cfg(not(loom))]
+pub(crate) mod mailbox;
 pub mod permits;
 pub mod prefetch;
+#[cfg(not(loom))]
+pub(crate) mod thread;
 pub mod wake_word;
 pub mod waker;
 pub mod watermark;
@@ -47,7 +56,6 @@ pub mod watermark;
 mod switch {
     pub(crate) use std::sync::atomic;
     pub(crate) use std::sync::{Arc, Mutex};
-    pub(crate) use std::thread;
 
     /// Writes a word that the caller has to itself.
     pub(crate) fn overwrite(word: &mut atomic::AtomicU8, value: u8) {

@@ -63,6 +63,11 @@ impl WakeWord {
 impl Registration<'_> {
     /// Sleeps until woken after the registration, or the time is over, or for no reason.
     pub fn sleep(self, limit: Option<Duration>) {
+        #[cfg(all(feature = "internals", not(loom)))]
+        if let Some(host) = super::host::current() {
+            let woken = || self.word.word.load(Ordering::Relaxed) != self.seen;
+            return host.wait(&woken, limit);
+        }
         self.word.sleep.wait(&self.word.word, self.seen, limit);
     }
 }

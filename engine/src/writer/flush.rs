@@ -9,9 +9,9 @@ use crate::format::{CHAIN_START, FLUSH_HEADER_BYTES, FlushHeader, Origin};
 use crate::id::{FlushSequence, Position};
 use crate::log::segment::Segment;
 use crate::reserve::write::WriteRef;
+use crate::sync::{broken, clock};
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
 
 /// A request and where its record stands; no position if it has none.
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +87,7 @@ impl LogWriter {
         self.building.records = 0;
         self.building.events = 0;
         self.building.records_checksum = CHAIN_START;
-        self.building.time = now_micros();
+        self.building.time = clock::unix_micros();
         Ok(true)
     }
 
@@ -134,7 +134,11 @@ impl LogWriter {
             },
             offset: active.offset,
             sequence: self.sequence,
-            frontier: self.frontier,
+            frontier: if broken!(StatesTooMuch) {
+                Position::new(active.prepared.id, active.offset)
+            } else {
+                self.frontier
+            },
             previous: self.previous,
             content_bytes: content_bytes as u32,
             records: self.building.records,
@@ -166,8 +170,11 @@ impl LogWriter {
             bytes: built.bytes as u64,
             time: self.building.time,
             groups: std::mem::take(&mut self.building.groups),
-            durable: false,
+            durable: broken!(AcknowledgesEarly),
         });
+        if broken!(WatermarkLeads) {
+            self.links.catalogue.publish(Position::new(active.prepared.id, active.offset));
+        }
         self.sequence = FlushSequence(self.sequence.0 + 1);
         self.building.begun = false;
         self.building.blocks = 0;
@@ -183,12 +190,15 @@ impl LogWriter {
         if self.frontier_stated || !self.is_quiet() {
             return Ok(false);
         }
-        let since = *self.quiet_since.get_or_insert_with(Instant::now);
-        if self.last.is_none() && since.elapsed() < FRONTIER_AFTER {
+        let since = *self.quiet_since.get_or_insert_with(clock::now);
+        if self.last.is_none() && clock::since(since) < FRONTIER_AFTER {
             return Ok(false);
         }
         self.frontier_stated = true;
         self.quiet_since = None;
+        if broken!(StatesNoFrontier) {
+            return Ok(false);
+        }
         let block = self.start.block_bytes;
         let Some(active) = &self.active else { return Ok(false) };
         let withdrawn = active.rest_blocks(block) > 0 && self.links.intake.permits().withdraw(1);
@@ -262,9 +272,4 @@ impl LogWriter {
 /// A state that the invariants exclude. It stops the shard, as a failed write does.
 pub(super) fn broken(what: &str) -> Error {
     Error::new(ErrorKind::Stopped, format!("the log writer found itself broken: {what}"))
-}
-
-fn now_micros() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

@@ -23,6 +23,7 @@ use crate::reserve::stack::{Batch, Stack};
 use crate::reserve::step;
 use crate::reserve::write::WriteRef;
 use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use crate::sync::clock;
 use crate::sync::doorbell::Doorbell;
 use crate::sync::permits::{Permits, Short, Taken};
 use crate::sync::wake_word::WakeWord;
@@ -152,7 +153,7 @@ impl Intake {
                 self.wake_writer();
             }
             if self.idle.load(Ordering::Relaxed) && !self.preparation.is_busy() {
-                if idle_since.get_or_insert_with(Instant::now).elapsed() > IDLE_MAX {
+                if clock::since(*idle_since.get_or_insert_with(clock::now)) > IDLE_MAX {
                     return Err(busy(short));
                 }
             } else {

@@ -52,7 +52,7 @@ use crate::reserve::stack::Batch;
 use crate::reserve::write::WriteRef;
 use crate::stats::Counters;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::followers;
+use crate::sync::{clock, followers, mailbox};
 
 /// How long the log is quiet before a small flush states its frontier.
 const FRONTIER_AFTER: Duration = Duration::from_millis(50);
@@ -70,8 +70,6 @@ pub(crate) struct Links {
     /// Somebody closes the shard: what is accepted is still written.
     pub(crate) closing: AtomicBool,
     pub(crate) counters: Counters,
-    /// Where wakers of tasks are called.
-    pub(crate) wakers: std::sync::mpsc::Sender<Vec<Waker>>,
     /// What the log writer left. It is freed with the links: whoever follows a slot has come by them.
     pub(crate) rest: Mutex<Vec<WriteRef<Payload>>>,
 }
@@ -124,6 +122,8 @@ pub(crate) struct Start {
     pub(crate) capacity_blocks: i64,
     /// The last flush that recovery accepted.
     pub(crate) accepted: Option<AcceptedEnd>,
+    /// Where wakers of tasks are called. That thread ends with the log writers, whoever keeps the links alive.
+    pub(crate) wakers: mailbox::Sender<Vec<Waker>>,
 }
 
 /// The segment that is being filled.
@@ -303,7 +303,7 @@ impl LogWriter {
         let limit = if self.starved {
             Some(HELD_LOOK)
         } else if let Some(since) = self.quiet_since {
-            Some(FRONTIER_AFTER.saturating_sub(since.elapsed()))
+            Some(FRONTIER_AFTER.saturating_sub(clock::since(since)))
         } else if !self.retirement.is_empty() {
             Some(FRONTIER_AFTER)
         } else {
@@ -332,7 +332,7 @@ impl LogWriter {
     fn hand_over_wakers(&mut self) {
         if !self.wakers.is_empty() {
             let wakers = std::mem::take(&mut self.wakers);
-            if let Err(unsent) = self.links.wakers.send(wakers) {
+            if let Err(unsent) = self.start.wakers.send(wakers) {
                 drop(unsent);
             }
         }

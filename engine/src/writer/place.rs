@@ -10,7 +10,7 @@ use crate::limits::FLUSH_BYTES_TARGET;
 use crate::reserve::decide;
 use crate::reserve::stack::Batch;
 use crate::reserve::write::{Status, Write, WriteRef};
-use crate::sync::{epoch, prefetch};
+use crate::sync::{broken, epoch, prefetch};
 
 impl LogWriter {
     /// Places what has been submitted, as far as there is room. Whether anything was done.
@@ -53,7 +53,7 @@ impl LogWriter {
         let group = payload.cell.asked().group;
         if payload.kind == Kind::Watch {
             let placed = Placed { request, position: Position::START };
-            if !self.join(placed, group) {
+            if broken!(WaitsForNobody) || !self.join(placed, group) {
                 self.settle_now(placed, group);
             }
             return Ok(true);

@@ -12,7 +12,7 @@ use crate::reserve::decide;
 use crate::reserve::slot_ref::SlotRef;
 use crate::reserve::stack::Batch;
 use crate::reserve::write::Status;
-use crate::sync::{followers, prefetch};
+use crate::sync::{broken, followers, prefetch};
 
 /// The slots of a request are asked for when the one so many places before it is published.
 const PUBLISHED_AHEAD: usize = 8;
@@ -25,31 +25,23 @@ impl LogWriter {
         let progress = !completions.is_empty();
         for Completion { token, result } in completions.drain(..) {
             match result {
+                Err(_) if broken!(GoesOnAfterFailure) => self.landed(token),
                 // A sync that succeeds after one that failed says nothing: the system may have dropped the bytes.
                 Ok(()) if failure.is_some() => {}
-                Ok(()) => {
-                    if let Some(flight) =
-                        self.flights.iter_mut().find(|flight| flight.sequence.0 == token)
-                    {
-                        flight.durable = true;
-                    }
-                }
+                Ok(()) => self.landed(token),
                 Err(error) => failure = Some(Error::io("writing to the log", error)),
             }
         }
         self.completions = completions;
         if let Some(failure) = failure {
             // What is durable with all before it is published; then nothing more ever is.
-            while self.flights.front().is_some_and(|flight| flight.durable) {
-                if let Some(flight) = self.flights.pop_front() {
-                    self.publish(&flight);
-                    self.settle(flight);
-                }
+            while let Some(flight) = self.next_durable() {
+                self.publish(&flight);
+                self.settle(flight);
             }
             return Err(failure);
         }
-        while self.flights.front().is_some_and(|flight| flight.durable) {
-            let Some(flight) = self.flights.pop_front() else { break };
+        while let Some(flight) = self.next_durable() {
             self.publish(&flight);
             // The disk is not kept waiting for the settling of what it has done.
             let started = self.start_flush();
@@ -57,6 +49,23 @@ impl LogWriter {
             started?;
         }
         Ok(progress)
+    }
+
+    /// Notes that a flush is durable.
+    fn landed(&mut self, token: u64) {
+        if let Some(flight) = self.flights.iter_mut().find(|flight| flight.sequence.0 == token) {
+            flight.durable = true;
+        }
+    }
+
+    /// The next flush in order, if it is durable.
+    fn next_durable(&mut self) -> Option<Flight> {
+        let nth = match broken!(PublishesOutOfOrder) {
+            true => self.flights.iter().position(|flight| flight.durable)?,
+            false => 0,
+        };
+        self.flights.get(nth).filter(|flight| flight.durable)?;
+        self.flights.remove(nth)
     }
 
     /// Shows what a flush has changed: the slots, then the watermark.
@@ -74,6 +83,12 @@ impl LogWriter {
             // SAFETY: a request in a flight is alive until the retirement frees it.
             let write = unsafe { placed.request.get() };
             for entry in write.entries() {
+                // Versions must not go back where entries are followed, also in mutants.
+                if broken!(PublishesOutOfOrder | TakesNewestFirst)
+                    && entry.slot.version() >= entry.version_after
+                {
+                    continue;
+                }
                 match Tag::decode(entry.tag) {
                     Tag::Append(_) | Tag::Client | Tag::Checkpoint(_) | Tag::Snapshot(_) => {
                         entry.slot.publish_version(entry.version_after, placed.position);
@@ -82,7 +97,11 @@ impl LogWriter {
                 }
             }
         }
-        self.links.catalogue.publish(flight.end);
+        let passed = broken!(WatermarkLeads | PublishesOutOfOrder)
+            && flight.end < self.links.catalogue.watermark();
+        if !passed {
+            self.links.catalogue.publish(flight.end);
+        }
         self.frontier = flight.end;
         if flight.records > 0 {
             self.frontier_stated = false;
@@ -172,9 +191,10 @@ impl LogWriter {
         self.links.catalogue.following().end(Err(stopped.clone()));
         let last = self.links.intake.halt(stopped);
         let mut groups = GroupSet::default();
+        let flown = if broken!(DeniesWhatFlew) { &not_written } else { &unknown };
         for mut flight in std::mem::take(&mut self.flights) {
             for placed in flight.requests.drain(..) {
-                self.fail(placed, &unknown, &unknown, &mut groups);
+                self.fail(placed, flown, &unknown, &mut groups);
             }
         }
         for placed in std::mem::take(&mut self.building.requests) {

@@ -1,12 +1,15 @@
-//! What a simulated disk holds: live and durable, and what a power cut makes of it.
+//! What a simulated disk holds, what is done to it, and what a power cut makes of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::ops::Range;
+use std::sync::{Arc, Condvar};
+use std::time::Duration;
 
-use super::{Fault, Op, Order};
-
-const SECTOR: usize = 512;
+use super::content::{Content, SECTOR};
+use super::faults::{FaultKind, Faults, Hit, Op, Tally};
+use super::random::Random;
+use super::{Loss, Order};
 
 pub(super) struct State {
     pub(super) random: Random,
@@ -21,8 +24,50 @@ pub(super) struct State {
     pub(super) locked: bool,
     pub(super) order: Order,
     pub(super) stepped: bool,
-    pub(super) faults: Vec<Fault>,
+    pub(super) faults: Faults,
     pub(super) counts: BTreeMap<Op, u64>,
+    /// Operations of all kinds.
+    pub(super) ios: u64,
+    pub(super) power: Power,
+    pub(super) loss: Loss,
+    /// A power cut damages whole blocks.
+    pub(super) damages: bool,
+    /// Flushes that were written and have not completed.
+    pub(super) flying: Vec<InFlight>,
+    pub(super) now: Duration,
+    /// Of a flush that completes late: how many looks and how much time at most.
+    pub(super) lateness: (u64, Duration),
+    /// Flushes of the world before that have not landed yet.
+    stragglers: VecDeque<Straggler>,
+    /// Signalled when a waker is called, the order changes, time passes or the power fails.
+    pub(super) changed: Arc<Condvar>,
+}
+
+/// Whether the disk has power.
+pub(super) enum Power {
+    On,
+    /// It fails at this operation, the rest being decided by the seed.
+    FailsAt(u64, u64),
+    /// It has failed. What the disk was then, until somebody takes it.
+    Off(Option<Box<State>>),
+}
+
+/// A flush on its way.
+#[derive(Clone)]
+pub(super) struct InFlight {
+    pub(super) number: u64,
+    pub(super) file: usize,
+    pub(super) range: Range<usize>,
+    /// The earliest time at which it completes.
+    pub(super) due: Duration,
+}
+
+/// A write that lands when so many operations of the new world have been made.
+struct Straggler {
+    file: usize,
+    offset: usize,
+    bytes: Vec<u8>,
+    at: u64,
 }
 
 pub(super) type Names = BTreeMap<String, Node>;
@@ -41,150 +86,260 @@ pub(super) enum Change {
     Remove(String),
 }
 
-#[derive(Clone, Default)]
-pub(super) struct Content {
-    pub(super) live: Vec<u8>,
-    pub(super) durable: Vec<u8>,
-    /// Sectors whose live content is not durable, and whether the length is.
-    marked: BTreeSet<usize>,
-    length_marked: bool,
-}
-
-impl Content {
-    fn write(&mut self, offset: usize, bytes: &[u8]) {
-        let end = offset + bytes.len();
-        if end > self.live.len() {
-            self.set_len(end);
-        }
-        self.live[offset..end].copy_from_slice(bytes);
-        self.marked.extend(sectors(offset, end));
-    }
-
-    pub(super) fn set_len(&mut self, bytes: usize) {
-        self.length_marked |= bytes != self.live.len();
-        // What is cut off and grown again is zeros.
-        self.marked.extend(sectors(self.live.len().min(bytes), self.live.len().max(bytes)));
-        self.live.resize(bytes, 0);
-    }
-
-    fn settle_length(&mut self) {
-        self.length_marked = false;
-        self.durable.resize(self.live.len(), 0);
-    }
-
-    fn settle(&mut self, sectors: impl IntoIterator<Item = usize>) {
-        for sector in sectors {
-            let from = sector * SECTOR;
-            let end = (from + SECTOR).min(self.durable.len()).min(self.live.len());
-            if self.marked.remove(&sector) && from < end {
-                self.durable[from..end].copy_from_slice(&self.live[from..end]);
-            }
-        }
-    }
-
-    fn settle_all(&mut self) {
-        self.settle_length();
-        self.settle(self.marked.clone());
-    }
-}
-
-pub(super) fn sectors(from: usize, end: usize) -> Range<usize> {
-    from / SECTOR..end.div_ceil(SECTOR)
-}
-
-/// xorshift64*, with a seed that is spread first.
-#[derive(Clone)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Random {
-        let spread = seed.wrapping_add(0x9E37_79B9_7F4A_7C15).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        Random((spread ^ spread >> 31) | 1)
-    }
-
-    pub(super) fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let high = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 32;
-        ((high * end as u64) >> 32) as usize
-    }
-
-    pub(super) fn coin(&mut self) -> bool {
-        self.below(2) == 0
-    }
-}
+/// A straggler lands within so many operations.
+const STRAGGLES_MAX: usize = 64;
 
 impl State {
-    /// Counts an operation and says how it fails, if it does.
-    pub(super) fn meet(&mut self, op: Op) -> Result<(), Fault> {
-        *self.counts.entry(op).or_default() += 1;
-        let mut hit = None;
-        self.faults.retain_mut(|fault| {
-            if fault.op != op {
-                return true;
-            }
-            fault.nth = fault.nth.saturating_sub(1);
-            if fault.nth == 0 {
-                hit = hit.or(Some(*fault));
-            }
-            fault.nth > 0 || fault.lasting
-        });
-        hit.map_or(Ok(()), Err)
+    pub(super) fn new(seed: u64, block: u32) -> State {
+        State {
+            random: Random::new(seed),
+            block,
+            capacity: u64::MAX,
+            files: Vec::new(),
+            live: Names::new(),
+            durable: Names::new(),
+            changes: Vec::new(),
+            locked: false,
+            order: Order::default(),
+            stepped: false,
+            faults: Faults::default(),
+            counts: BTreeMap::new(),
+            ios: 0,
+            power: Power::On,
+            loss: Loss::Random,
+            damages: false,
+            flying: Vec::new(),
+            now: Duration::ZERO,
+            lateness: (8, Duration::ZERO),
+            stragglers: VecDeque::new(),
+            changed: Arc::new(Condvar::new()),
+        }
     }
 
-    pub(super) fn write(&mut self, file: usize, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn is_off(&self) -> bool {
+        matches!(self.power, Power::Off(_))
+    }
+
+    /// Fails if there is no power.
+    pub(super) fn powered(&self) -> Result<(), Hit> {
+        match self.power {
+            Power::Off(_) => Err(Hit { kind: io::ErrorKind::Other, short: false }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts an operation, and says how it fails, if it does.
+    pub(super) fn meet(&mut self, op: Op) -> Result<(), Hit> {
+        self.powered()?;
+        self.ios += 1;
+        while self.stragglers.front().is_some_and(|straggler| straggler.at <= self.ios) {
+            self.land_straggler();
+        }
+        if let Power::FailsAt(nth, seed) = self.power
+            && self.ios >= nth
+        {
+            let image = self.after_power_cut(self.loss, Random::new(seed));
+            self.power = Power::Off(Some(Box::new(image)));
+            self.changed.notify_all();
+            return self.powered();
+        }
+        *self.counts.entry(op).or_default() += 1;
+        self.faults.meet(op, &mut self.random)
+    }
+
+    /// How late it is, as the host of this thread says, if there is one.
+    pub(super) fn now(&self) -> Duration {
+        #[cfg(feature = "internals")]
+        if let Some(host) = crate::sync::host::current() {
+            return host.elapsed();
+        }
+        self.now
+    }
+
+    /// Whether something goes wrong by chance now. It is counted by whoever lets it happen.
+    pub(super) fn draw(&mut self, kind: FaultKind) -> bool {
+        self.faults.draw(kind, &mut self.random)
+    }
+
+    /// As `draw`, and counts it.
+    pub(super) fn strikes(&mut self, kind: FaultKind) -> bool {
+        self.faults.strikes(kind, &mut self.random)
+    }
+
+    /// Writes as much as the device does in one go; how much that was.
+    pub(super) fn write(&mut self, file: usize, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         let met = self.meet(Op::Write);
         let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
-        match met {
-            Ok(()) => {
-                self.room(file, offset.saturating_add(bytes.len()))?;
-                self.files[file].write(offset, bytes);
-                Ok(())
+        if let Err(hit) = met {
+            if hit.short {
+                let half = bytes.len() / 2 / SECTOR * SECTOR;
+                self.files[file].write(offset, &bytes[..half]);
+                self.faults.happened.add_many(FaultKind::ShortWrite, (half > 0).into());
             }
-            Err(fault) => {
-                if fault.short {
-                    let half = bytes.len() / 2 / SECTOR * SECTOR;
-                    self.files[file].write(offset, &bytes[..half]);
+            return Err(hit.into());
+        }
+        self.room(file, offset.saturating_add(bytes.len()))?;
+        if self.strikes(FaultKind::Interrupted) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        if self.strikes(FaultKind::LostWrite) {
+            return Ok(bytes.len());
+        }
+        if let Some((file, offset)) = self.elsewhere(
+            file,
+            offset,
+            bytes.len(),
+            FaultKind::MisdirectedWrite,
+            FaultKind::StrayWrite,
+        ) {
+            self.files[file].overwrite(offset, bytes);
+            return Ok(bytes.len());
+        }
+        let mut written = bytes.len();
+        if bytes.len() > SECTOR && self.strikes(FaultKind::ShortWrite) {
+            written = (1 + self.random.below(bytes.len().div_ceil(SECTOR) - 1)) * SECTOR;
+        }
+        self.files[file].write(offset, &bytes[..written]);
+        Ok(written)
+    }
+
+    /// Writes everything, as a system call does that is repeated until it has.
+    pub(super) fn write_all(&mut self, file: usize, mut at: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        loop {
+            match self.write(file, at, rest) {
+                Ok(written) => {
+                    at += written as u64;
+                    rest = &rest[written..];
                 }
-                Err(fault.kind.into())
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            if rest.is_empty() {
+                return Ok(());
             }
         }
+    }
+
+    /// Fills the buffer.
+    pub(super) fn read(&mut self, file: usize, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.meet(Op::Read)?;
+        while self.strikes(FaultKind::Interrupted) {
+            self.meet(Op::Read)?;
+        }
+        let offset = usize::try_from(offset).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        let (file, offset) = self
+            .elsewhere(file, offset, buffer.len(), FaultKind::MisdirectedRead, FaultKind::StrayRead)
+            .unwrap_or((file, offset));
+        if buffer.len() > 1 && self.strikes(FaultKind::ShortRead) {
+            let half = buffer.len() / 2;
+            let _ = self.files[file].live.read(offset, &mut buffer[..half]);
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let read = self.files[file].live.read(offset, buffer);
+        read.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Where an access lands that misses its place in the file, or the file, if it does.
+    fn elsewhere(
+        &mut self,
+        file: usize,
+        offset: usize,
+        bytes: usize,
+        place: FaultKind,
+        other: FaultKind,
+    ) -> Option<(usize, usize)> {
+        let block = self.block as usize;
+        for kind in [place, other] {
+            if !self.draw(kind) {
+                continue;
+            }
+            let long = |node: &Node| match node {
+                Node::File(of) if (*of == file) == (kind == place) => {
+                    let blocks = self.files[*of].live.len().checked_sub(bytes)? / block + 1;
+                    Some((*of, blocks))
+                }
+                _ => None,
+            };
+            let targets: Vec<_> = self.live.values().filter_map(long).collect();
+            if targets.is_empty() {
+                continue;
+            }
+            let (target, blocks) = targets[self.random.below(targets.len())];
+            let to = self.random.below(blocks) * block;
+            if (target, to) != (file, offset) {
+                self.faults.happened.add(kind);
+                return Some((target, to));
+            }
+        }
+        None
     }
 
     /// Whether a file may become that long.
-    pub(super) fn room(&self, file: usize, bytes: usize) -> io::Result<()> {
+    pub(super) fn room(&mut self, file: usize, bytes: usize) -> io::Result<()> {
         let length = |node: &Node| match node {
             Node::File(index) if *index != file => self.files[*index].live.len() as u64,
             _ => 0,
         };
-        let others: u64 = self.live.values().map(length).sum();
-        let wanted = bytes.max(self.files[file].live.len()) as u64;
-        if wanted > self.files[file].live.len() as u64 && others + wanted > self.capacity {
-            return Err(io::ErrorKind::StorageFull.into());
+        let before = self.files[file].live.len();
+        if bytes > before {
+            let others: u64 = self.live.values().map(length).sum();
+            if others.saturating_add(bytes as u64) > self.capacity {
+                self.faults.happened.add(FaultKind::Full);
+                return Err(io::ErrorKind::StorageFull.into());
+            }
         }
         Ok(())
     }
 
+    pub(super) fn add_file(&mut self) -> usize {
+        self.files.push(Content::default());
+        self.files.len() - 1
+    }
+
+    /// Changes bits at rest; where: what of the range the file has.
+    pub(super) fn rot(&mut self, path: &str, at: u64, bits: &[u8]) -> io::Result<Range<u64>> {
+        let file = self.file(path)?;
+        let content = &mut self.files[file];
+        let end = at.saturating_add(bits.len() as u64).min(content.live.len() as u64);
+        if end <= at {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        content.rot(at as usize, bits);
+        self.faults.happened.add(FaultKind::Rot);
+        Ok(at..end)
+    }
+
+    /// Makes a file durable, or a part of it.
     pub(super) fn sync(&mut self, file: usize, part: Option<Range<usize>>) -> io::Result<()> {
         let met = self.meet(Op::Sync);
+        if met.is_ok() && self.strikes(FaultKind::LyingSync) {
+            return Ok(());
+        }
+        let off = self.is_off();
         let content = &mut self.files[file];
-        match (met, part) {
+        match (&met, part) {
             (Ok(()), None) => content.settle_all(),
-            (Ok(()), Some(part)) => {
-                content.settle_length();
-                content.settle(part);
-            }
+            (Ok(()), Some(part)) => content.settle(part),
+            (Err(_), _) if off => {}
             // The system forgets what it could not write.
-            (Err(fault), None) => {
-                content.marked.clear();
-                content.length_marked = false;
-                return Err(fault.kind.into());
-            }
-            (Err(fault), Some(part)) => {
-                content.marked.retain(|sector| !part.contains(sector));
-                return Err(fault.kind.into());
-            }
+            (Err(_), None) => content.forget_all(),
+            (Err(_), Some(part)) => content.forget(part),
+        }
+        met.map_err(io::Error::from)
+    }
+
+    pub(super) fn sync_dir(&mut self, dir: &str) -> io::Result<()> {
+        self.dir(dir)?;
+        self.meet(Op::SyncDir)?;
+        if self.strikes(FaultKind::LyingSyncDir) {
+            return Ok(());
+        }
+        let (durable, rest) =
+            std::mem::take(&mut self.changes).into_iter().partition(|(of, _)| of == dir);
+        self.changes = rest;
+        for (_, change) in durable {
+            apply(&mut self.durable, &change);
         }
         Ok(())
     }
@@ -210,58 +365,90 @@ impl State {
         }
     }
 
-    /// The state after a power cut, as far as it is durable and as `random`, if there is one, decides the rest.
-    pub(super) fn after_power_cut(&self, mut random: Option<Random>) -> State {
-        let mut names = self.durable.clone();
-        let mut stopped = BTreeSet::new();
-        for (dir, change) in &self.changes {
-            if stopped.contains(dir) || !random.as_mut().is_some_and(Random::coin) {
-                stopped.insert(dir);
-            } else {
-                apply(&mut names, change);
-            }
-        }
-        let whole = |path: &str| parent(path).is_empty() || names.contains_key(parent(path));
-        let live: Names =
-            names.iter().filter(|(path, _)| whole(path)).map(|(p, n)| (p.clone(), *n)).collect();
-        let mut files = self.files.clone();
-        for file in &mut files {
-            if let Some(random) = &mut random {
-                if file.length_marked && random.coin() {
-                    file.settle_length();
-                }
-                let kept: Vec<_> = file.marked.iter().copied().filter(|_| random.coin()).collect();
-                file.settle(kept);
-            }
-            *file = Content {
-                live: file.durable.clone(),
-                durable: std::mem::take(&mut file.durable),
-                ..Content::default()
-            };
-        }
-        State {
-            random: random.unwrap_or_else(|| self.random.clone()),
-            files,
-            durable: live.clone(),
-            live,
-            ..State::new(0, self.block)
+    /// Whether writes of the world before are still on their way. Each look lets one of them land.
+    pub(super) fn straggles(&mut self) -> bool {
+        let straggles = !self.stragglers.is_empty();
+        self.land_straggler();
+        straggles
+    }
+
+    fn land_straggler(&mut self) {
+        if let Some(Straggler { file, offset, bytes, .. }) = self.stragglers.pop_front() {
+            self.files[file].write(offset, &bytes);
+            self.faults.happened.add(FaultKind::Straggler);
         }
     }
 
-    pub(super) fn new(seed: u64, block: u32) -> State {
+    /// The state after a power cut. What happened to it is counted in this one.
+    pub(super) fn after_power_cut(&mut self, loss: Loss, mut random: Random) -> State {
+        let mut tally = Tally::default();
+        tally.add(FaultKind::PowerCut);
+        let mut late = Vec::new();
+        for flight in self.flying.clone() {
+            if self.faults.draw(FaultKind::Straggler, &mut random) {
+                late.push(flight);
+            }
+        }
+
+        let mut names = self.durable.clone();
+        let mut stopped = BTreeSet::new();
+        for (dir, change) in &self.changes {
+            let kept = match loss {
+                Loss::Nothing => true,
+                Loss::All => false,
+                Loss::Random => !stopped.contains(dir) && random.coin(),
+            };
+            if kept {
+                apply(&mut names, change);
+            } else {
+                stopped.insert(dir);
+                tally.add(FaultKind::LostName);
+            }
+        }
+
+        // Files that no name leads to are gone.
+        let mut files = Vec::new();
+        let mut moved = BTreeMap::new();
+        let mut live = Names::new();
+        let whole = |path: &str| parent(path).is_empty() || names.contains_key(parent(path));
+        let damaged = self.damages.then_some(self.block as usize);
+        for (path, node) in names.iter().filter(|(path, _)| whole(path)) {
+            let node = match node {
+                Node::Dir => Node::Dir,
+                Node::File(index) => {
+                    let mut content = self.files[*index].clone();
+                    for flight in late.iter().filter(|flight| flight.file == *index) {
+                        content.forget(flight.range.clone());
+                    }
+                    moved.insert(*index, files.len());
+                    let after = content.after_power_cut(loss, damaged, &mut random, &mut tally);
+                    files.push(after);
+                    Node::File(files.len() - 1)
+                }
+            };
+            live.insert(path.clone(), node);
+        }
+
+        let mut stragglers = VecDeque::new();
+        let mut at = 0;
+        for InFlight { file, range, .. } in late {
+            let Some(&to) = moved.get(&file) else { continue };
+            let mut bytes = vec![0; range.len()];
+            if self.files[file].live.read(range.start, &mut bytes).is_some() {
+                at += 1 + random.below(STRAGGLES_MAX) as u64;
+                stragglers.push_back(Straggler { file: to, offset: range.start, bytes, at });
+            }
+        }
+        for (kind, times) in tally.0 {
+            self.faults.happened.add_many(kind, times);
+        }
         State {
-            random: Random::new(seed),
-            block,
-            capacity: u64::MAX,
-            files: Vec::new(),
-            live: Names::new(),
-            durable: Names::new(),
-            changes: Vec::new(),
-            locked: false,
-            order: Order::default(),
-            stepped: false,
-            faults: Vec::new(),
-            counts: BTreeMap::new(),
+            random,
+            files,
+            durable: live.clone(),
+            live,
+            stragglers,
+            ..State::new(0, self.block)
         }
     }
 }
@@ -270,7 +457,7 @@ pub(super) fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(dir, _)| dir)
 }
 
-pub(super) fn apply(names: &mut Names, change: &Change) {
+fn apply(names: &mut Names, change: &Change) {
     match change {
         Change::Add(path, node) => {
             names.insert(path.clone(), *node);

@@ -6,22 +6,31 @@ use std::ops::Range;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use super::image::{self, State};
-use super::{Order, SimDisk, SimFile};
+use super::faults::FaultKind;
+use super::file::SimFile;
+use super::image::{InFlight, State};
+use super::others_run;
+use super::{Order, SimDisk};
+use crate::disk::verdict::{Outcome, Verdict, verdict};
 use crate::disk::{Completion, File, Flush, Lock, Queue, SyncMethod, Waker};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, clock};
 
 /// A flush that was written, or not, and is to be made durable.
 struct Flying {
     token: u64,
     file: Arc<dyn File>,
-    sectors: Range<usize>,
+    range: Range<usize>,
     written: io::Result<()>,
+    /// It does not complete before so many looks at the queue, nor before this time.
+    due_look: u64,
+    due: Duration,
+    number: u64,
 }
 
 pub(super) struct SimQueue {
     method: SyncMethod,
     flying: Vec<Flying>,
+    looks: u64,
     bell: Arc<Bell>,
     _lock: Arc<dyn Lock>,
 }
@@ -29,7 +38,7 @@ pub(super) struct SimQueue {
 impl SimQueue {
     pub(super) fn new(disk: SimDisk, lock: Arc<dyn Lock>, method: SyncMethod) -> SimQueue {
         let bell = Arc::new(Bell { disk, rung: Mutex::new(false) });
-        SimQueue { method, flying: Vec::new(), bell, _lock: lock }
+        SimQueue { method, flying: Vec::new(), looks: 0, bell, _lock: lock }
     }
 
     fn write(&self, flush: &Flush) -> io::Result<()> {
@@ -47,27 +56,65 @@ impl SimQueue {
         }
         file.check_writable()?;
         // SAFETY: the range belongs to the flush: nobody writes into it.
-        state.write(file.index, *offset, unsafe { memory.slice(*start..end) })
+        let content = unsafe { memory.slice(*start..end) };
+        let (mut done, mut stalls) = (0, 0);
+        loop {
+            let again = state.strikes(FaultKind::TryAgain);
+            let write = match again {
+                true => Err(io::ErrorKind::WouldBlock.into()),
+                false => state.write(file.index, *offset + done as u64, &content[done..]),
+            };
+            match verdict(Outcome { wanted: bytes - done, block, write, sync: Ok(()), stalls }) {
+                Verdict::Durable => return Ok(()),
+                Verdict::Failed(error) => return Err(error),
+                Verdict::Rest(0) => stalls += 1,
+                Verdict::Rest(written) => (done, stalls) = (done + written, 0),
+            }
+        }
     }
 
     fn complete(&mut self, index: usize) -> Completion {
-        let Flying { token, file, sectors, written } = self.flying.remove(index);
-        let result = written.and_then(|()| match file.as_any().downcast_ref::<SimFile>() {
-            Some(file) => {
-                let part = (self.method == SyncMethod::WriteDsync).then_some(sectors);
-                file.disk.state().sync(file.index, part)
+        let Flying { token, file, range, written, number, due_look, .. } =
+            self.flying.remove(index);
+        let result = written.and_then(|()| {
+            let file: &SimFile = file.as_any().downcast_ref().ok_or(io::ErrorKind::InvalidInput)?;
+            let mut state = file.disk.state();
+            state.flying.retain(|flight| flight.number != number);
+            let wanted = range.len();
+            let part = (self.method == SyncMethod::WriteDsync).then_some(range);
+            let sync = state.sync(file.index, part);
+            let block = state.block as usize;
+            match verdict(Outcome { wanted, block, write: Ok(wanted), sync, stalls: 0 }) {
+                Verdict::Durable => Ok(()),
+                Verdict::Failed(error) => Err(error),
+                Verdict::Rest(_) => Err(io::ErrorKind::WriteZero.into()),
             }
-            None => Err(io::ErrorKind::InvalidInput.into()),
         });
+        let happened = &mut self.bell.disk.state().faults.happened;
+        happened.add_many(FaultKind::Reordered, (index > 0).into());
+        happened.add_many(FaultKind::LateCompletion, (due_look > 0).into());
         Completion { token, result }
     }
 
     /// Which one completes now; `None` if no more do. `least`: how many have to.
     fn next(&self, done: usize, least: usize) -> Option<usize> {
-        let count = self.flying.len();
         let mut state = self.bell.disk.state();
+        let now = state.now();
+        if state.is_off() {
+            return (!self.flying.is_empty()).then_some(0);
+        }
+        let flying = || self.flying.iter().enumerate().filter(|(_, flight)| flight.due <= now);
+        let mut due: Vec<usize> = flying()
+            .filter(|(_, flight)| flight.due_look <= self.looks)
+            .map(|(index, _)| index)
+            .collect();
+        if due.is_empty() && done < least {
+            // Nothing else is there to be looked at.
+            due.extend(flying().min_by_key(|(_, flight)| flight.due_look).map(|(index, _)| index));
+        }
+        let count = due.len();
         let State { order, random, .. } = &mut *state;
-        match order {
+        let nth = match order {
             _ if count == 0 => None,
             Order::Never => None,
             Order::Random if done < least || random.coin() => Some(random.below(count)),
@@ -75,10 +122,12 @@ impl SimQueue {
             _ if done > 0 => None,
             Order::Fifo => Some(0),
             Order::Script(script) => Some(script.pop_front().map_or(0, |index| index % count)),
-        }
+        };
+        nth.map(|nth| due[nth])
     }
 
     fn advance(&mut self, least: usize, completed: &mut Vec<Completion>) -> usize {
+        self.looks += 1;
         let mut done = 0;
         while let Some(index) = self.next(done, least) {
             completed.push(self.complete(index));
@@ -90,10 +139,24 @@ impl SimQueue {
 
 impl Queue for SimQueue {
     fn start(&mut self, flush: Flush) {
+        others_run();
         let written = self.write(&flush);
         let Flush { token, file, offset, bytes, .. } = flush;
-        let sectors = image::sectors(offset as usize, offset as usize + bytes);
-        self.flying.push(Flying { token, file, sectors, written });
+        let range = offset as usize..offset as usize + bytes;
+        let mut state = self.bell.disk.state();
+        let number = state.ios;
+        let (mut due_look, mut due) = (0, Duration::ZERO);
+        if state.draw(FaultKind::LateCompletion) {
+            let (looks, time) = state.lateness;
+            due_look = self.looks + 1 + state.random.below(looks as usize) as u64;
+            due = state.now() + time.mul_f64(state.random.below(1001) as f64 / 1000.0);
+        }
+        if let (Ok(()), Some(file)) = (&written, file.as_any().downcast_ref::<SimFile>()) {
+            let range = range.clone();
+            state.flying.push(InFlight { number, file: file.index, range, due });
+        }
+        drop(state);
+        self.flying.push(Flying { token, file, range, written, due_look, due, number });
     }
 
     fn poll(&mut self, completed: &mut Vec<Completion>) {
@@ -101,7 +164,8 @@ impl Queue for SimQueue {
     }
 
     fn wait(&mut self, limit: Option<Duration>, completed: &mut Vec<Completion>) {
-        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        others_run();
+        let deadline = limit.and_then(|limit| clock::now().checked_add(limit));
         loop {
             if self.bell.was_rung() {
                 return self.poll(completed);
@@ -120,7 +184,7 @@ impl Queue for SimQueue {
 impl Drop for SimQueue {
     fn drop(&mut self) {
         // A device that hangs is not waited for: what is in flight stays as uncertain as it is.
-        while self.bell.disk.state().order != Order::Never && !self.flying.is_empty() {
+        while !self.bell.disk.hangs() && !self.flying.is_empty() {
             self.complete(0);
         }
     }
@@ -150,11 +214,20 @@ impl Bell {
         if state.stepped || rung {
             return state.stepped;
         }
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(clock::now()));
         if left == Some(Duration::ZERO) {
             return true;
         }
         let left = left.unwrap_or(Duration::from_secs(60));
+        #[cfg(feature = "internals")]
+        if let Some(host) = crate::sync::host::current() {
+            drop(state);
+            let due = self.disk.due().unwrap_or(Duration::MAX).saturating_sub(host.elapsed());
+            let left = left.min(due.max(Duration::from_micros(1)));
+            let rung = || *self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+            host.wait(&rung, Some(left));
+            return false;
+        }
         drop(self.disk.shared.changed.wait_timeout(state, left));
         false
     }

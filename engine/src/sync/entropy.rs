@@ -4,6 +4,10 @@ use std::hash::{BuildHasher, RandomState};
 
 /// 64 bits that nobody has seen before. `RandomState` takes its keys from the operating system.
 pub(crate) fn entropy() -> u64 {
+    #[cfg(feature = "internals")]
+    if let Some(host) = super::host::current() {
+        return host.draw();
+    }
     // Its keys are drawn once a thread and then counted up: hashing nothing under them spreads that over all bits.
     RandomState::new().hash_one(())
 }

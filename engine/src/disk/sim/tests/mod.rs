@@ -1,6 +1,10 @@
 use super::*;
 use crate::disk::{Chunk, Completion, Flush};
 
+mod chances;
+mod cuts;
+mod late;
+
 const BLOCK: usize = 4096;
 
 fn flush(token: u64, file: &Arc<dyn File>, offset: usize, byte: u8, blocks: usize) -> Flush {
@@ -30,6 +34,19 @@ fn content(disk: &SimDisk, path: &str) -> Vec<u8> {
 fn queue(disk: &SimDisk, method: SyncMethod) -> Box<dyn Queue> {
     let lock = disk.lock().unwrap();
     disk.queue(&lock, 8, method).unwrap()
+}
+
+fn happened(disk: &SimDisk, kind: FaultKind) -> u64 {
+    disk.faults().get(&kind).copied().unwrap_or(0)
+}
+
+/// As often as that, of a million.
+fn often(kind: FaultKind, per_million: u32) -> Chance {
+    Chance { kind, per_million, lasting: false, most: u64::MAX }
+}
+
+fn always(kind: FaultKind) -> Chance {
+    often(kind, 1_000_000)
 }
 
 fn tokens(completed: &[Completion]) -> Vec<u64> {
