@@ -212,14 +212,3 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
     });
     seeds.collect()
 }
-
-#[cfg(test)]
-mod show {
-    #[test]
-    fn show() {
-        let s = super::Session::read(&std::fs::read("/tmp/crash-op").unwrap()).unwrap();
-        println!("{} {} ", s.two_shards, s.seed);
-        for o in &s.operations { println!("{o:?}"); }
-        super::run(&std::fs::read("/tmp/crash-op").unwrap());
-    }
-}

@@ -117,6 +117,24 @@ impl Content {
         }
     }
 
+    /// Fills the buffer with what the device holds, past the system's cache; `None` beyond the end. What was written and
+    /// is on its way is there; what the system has given up is not.
+    pub(super) fn read_device(&self, offset: usize, buffer: &mut [u8]) -> Option<()> {
+        self.live.read(offset, buffer)?;
+        for (page, mask) in masks(offset..offset + buffer.len()) {
+            let settled = mask & !self.marked.get(page).copied().unwrap_or(0);
+            for sector in (0..8).filter(|sector| settled & 1 << sector != 0) {
+                let start = page * PAGE + sector * SECTOR;
+                let from = start.max(offset);
+                let end = (start + SECTOR).min(offset + buffer.len()).min(self.durable.len);
+                if from < end {
+                    let _within = self.durable.read(from, &mut buffer[from - offset..end - offset]);
+                }
+            }
+        }
+        Some(())
+    }
+
     pub(super) fn set_len(&mut self, len: usize) {
         let before = self.live.len;
         self.length_marked |= len != before;

@@ -45,11 +45,12 @@ impl File for SimFile {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         others_run();
-        self.disk.state().read(self.index, offset, buffer)
+        self.disk.state().read(self.index, offset, buffer, false)
     }
 
     fn read_direct_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.read_at(offset, buffer)
+        others_run();
+        self.disk.state().read(self.index, offset, buffer, true)
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {

@@ -221,8 +221,14 @@ impl State {
         }
     }
 
-    /// Fills the buffer.
-    pub(super) fn read(&mut self, file: usize, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    /// Fills the buffer; from the device if `direct`, else as the system's cache has it.
+    pub(super) fn read(
+        &mut self,
+        file: usize,
+        offset: u64,
+        buffer: &mut [u8],
+        direct: bool,
+    ) -> io::Result<()> {
         self.meet(Op::Read)?;
         while self.strikes(FaultKind::Interrupted) {
             self.meet(Op::Read)?;
@@ -236,7 +242,11 @@ impl State {
             let _ = self.files[file].live.read(offset, &mut buffer[..half]);
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let read = self.files[file].live.read(offset, buffer);
+        let content = &self.files[file];
+        let read = match direct {
+            true => content.read_device(offset, buffer),
+            false => content.live.read(offset, buffer),
+        };
         read.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
