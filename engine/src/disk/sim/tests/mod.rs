@@ -215,6 +215,21 @@ fn what_a_failed_sync_had_to_save_no_later_one_saves() {
 }
 
 #[test]
+fn a_direct_read_does_not_show_what_a_failed_sync_has_lost() {
+    let (disk, file) = disk_with_file(1);
+    let kind = io::ErrorKind::Other;
+    disk.plan(Fault { op: Op::Sync, nth: 1, lasting: false, short: false, kind });
+    file.write_at(0, &[1; 512]).unwrap();
+    file.sync().unwrap_err();
+    file.write_at(512, &[2; 1024]).unwrap();
+    let (mut cached, mut direct) = ([9; 1400], [9; 1400]);
+    file.read_at(8, &mut cached).unwrap();
+    file.read_direct_at(8, &mut direct).unwrap();
+    assert!(cached[..504] == [1; 504] && direct[..504] == [0; 504]);
+    assert!(cached[504..] == direct[504..], "what is on its way to the device is read from it");
+}
+
+#[test]
 fn a_flush_of_anything_but_blocks_is_refused() {
     let (disk, file) = disk_with_file(1);
     disk.set_order(Order::Fifo);
