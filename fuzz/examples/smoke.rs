@@ -138,19 +138,25 @@ fn run(root: &Path, target: &Target, arguments: &Arguments) -> Ran {
     if found && !is_canary {
         eprintln!("{said}");
     }
-    let (reached, told) = told(&said).unwrap_or_default();
-    Ran { executed: told, reached, found, seconds: begun.elapsed().as_secs_f64() }
+    let seconds = begun.elapsed().as_secs_f64();
+    Ran { executed: executed(&said), reached: reached(&said), found, seconds }
 }
 
 fn program(root: &Path, target: &Target) -> PathBuf {
     root.join("target").join(TRIPLE).join("release").join(target.name)
 }
 
-/// From `annals: 5 of 7 inputs reached`.
-fn told(said: &str) -> Option<(u64, u64)> {
-    let line = said.lines().rev().find_map(|line| line.strip_prefix("annals: "))?;
-    let (reached, rest) = line.split_once(" of ")?;
-    Some((reached.parse().ok()?, rest.split_once(' ')?.0.parse().ok()?))
+/// How many inputs ran, as the fuzzer says also when it ends with a crash.
+fn executed(said: &str) -> u64 {
+    let name = "stat::number_of_executed_units:";
+    let line = said.lines().rev().find_map(|line| line.strip_prefix(name));
+    line.and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+}
+
+/// How many of them were accepted, from `annals: 5 of 7 inputs reached`; a crash leaves that unsaid.
+fn reached(said: &str) -> u64 {
+    let line = said.lines().rev().find_map(|line| line.strip_prefix("annals: "));
+    line.and_then(|line| line.split_once(" of ")?.0.parse().ok()).unwrap_or(0)
 }
 
 /// What is wrong with a run, if anything is.
