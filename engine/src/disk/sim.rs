@@ -14,8 +14,8 @@
 //! as in a device whose sectors are larger than they say.
 //!
 //! *Faults.* A [`Fault`] fails the n-th operation of a kind. A [`Chance`] lets a [`FaultKind`] happen now and then. What
-//! really happened is counted. What a failed sync had to make durable is never made so by a later one that succeeds,
-//! as on real systems.
+//! really happened is counted. What a failed sync had to make durable is never made so by a later one that succeeds: the
+//! system still shows it, and a direct read does not, as on real systems.
 //!
 //! *Stragglers.* A flush in flight when its world ends may land in the next one. The lock is held until it has, as the
 //! real one is, which the kernel holds for the sake of the ring.
@@ -71,7 +71,7 @@ pub enum Loss {
     Random,
     /// Everything.
     All,
-    /// Nothing: rather the death of the process than of the machine.
+    /// Nothing: the process dies, and not the machine. What was not durable is there and still is not.
     Nothing,
 }
 
@@ -240,6 +240,23 @@ impl SimDisk {
     /// In steps, a `wait` that nothing can end returns at once; else (at first) it sleeps. For tests on one thread.
     pub fn set_stepped(&self, stepped: bool) {
         self.state().stepped = stepped;
+    }
+
+    /// Puts a range of the file of that name on another disk into this one's, live and durable: blocks of a twin, or of an
+    /// older copy.
+    pub fn graft(&self, twin: &SimDisk, path: &str, range: Range<u64>) -> io::Result<()> {
+        let at = usize::try_from(range.start).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+        let mut bytes = vec![0; range.end.saturating_sub(range.start) as usize];
+        let theirs = twin.state();
+        let file = theirs.file(path)?;
+        let read = theirs.files[file].live.read(at, &mut bytes);
+        read.ok_or(io::ErrorKind::UnexpectedEof)?;
+        drop(theirs);
+        let mut state = self.state();
+        let file = state.file(path)?;
+        state.files[file].overwrite(at, &bytes);
+        state.faults.happened.add(FaultKind::Grafted);
+        Ok(())
     }
 
     /// Inverts a byte of a file, live and durable.

@@ -103,4 +103,16 @@ mod tests {
         assert_eq!(failed(of(16384, Ok(16384), Err(Interrupted.into()), 0)), Interrupted);
         assert_eq!(failed(of(16384, Ok(16384), cancelled(), 0)), Other);
     }
+
+    #[test]
+    #[cfg(feature = "mutants")]
+    fn mutants_take_what_is_not_whole_for_durable() {
+        use crate::sync::fault::{Fault, set};
+        set(Some(Fault::AcceptsShortWrite));
+        assert!(matches!(of(16384, Ok(8192), Ok(()), 0), Verdict::Durable));
+        set(Some(Fault::IgnoresSyncResult));
+        let failed = || Err(io::ErrorKind::Other.into());
+        assert!(matches!(of(16384, Ok(16384), failed(), 0), Verdict::Durable));
+        set(None);
+    }
 }

@@ -144,11 +144,11 @@ impl Walk {
         };
         let block = self.catalogue.block_bytes();
         if id != self.from.segment() {
-            if self.follows {
-                if self.from.segment() != Position::START.segment() {
-                    return Err(self.catalogue.corrupt(self.from, "the segment is missing"));
-                }
+            if self.from.segment() == Position::START.segment() {
+                // Where the first segments are lost, what is left does not begin with the first flush.
                 self.before = Some(BEFORE_FIRST);
+            } else if self.follows {
+                return Err(self.catalogue.corrupt(self.from, "the segment is missing"));
             }
             return Ok(Some(Position::new(id, block)));
         }

@@ -161,7 +161,7 @@ impl<'a, 'd> Walk<'a, 'd> {
             end = found.offset() + found.blocks() * kept.header.block_bytes;
             if let Found::Flush { offset, header, blocks, .. } = found
                 && tail
-                && !broken!(AcceptsTornEvents)
+                && !broken!(AcceptsTornEvents | AcceptsTornRecords)
                 && header.position() >= self.survey.proven
                 && let Err((at, damage)) = verify_events(bytes, &header)
             {

@@ -174,11 +174,12 @@ faults! {
         RecoversUnsynced = "recovers-unsynced",
         /// The proven end is a block too low. Seen when the last flush below it has rotted: it is cut off.
         ProvesTooLittle = "proves-too-little",
-        /// The proven end is a block too high. Seen at the next opening: a whole log is taken for damaged.
+        /// The proven end is a block too high. Seen at an opening after one that wrote nothing, or after a power cut that tears
+        /// the last flush: a log that has all it needs is taken for damaged.
         ProvesTooMuch = "proves-too-much",
         /// Damage below the proven end is the end of the log. Seen when anything has rotted: what follows is cut off.
         CutsOnRot = "cuts-on-rot",
-        /// The records of a flush are not verified. Seen after a power cut that tears one.
+        /// Of a flush the header is verified, and nothing else. Seen after a power cut that tears one.
         AcceptsTornRecords = "accepts-torn-records",
         /// The events above the proven end are not verified. Seen after a power cut that tears some: they can't be read.
         AcceptsTornEvents = "accepts-torn-events",

@@ -91,6 +91,27 @@ pub(super) struct Content {
 }
 
 impl Content {
+    /// Fills the buffer from the device: what the system gave up after a failed sync is there no more, though its cache
+    /// shows it.
+    pub(super) fn read_direct(&self, offset: usize, buffer: &mut [u8]) -> Option<()> {
+        self.live.read(offset, buffer)?;
+        for (page, mask) in masks(offset..offset + buffer.len()) {
+            let clean = mask & !self.marked.get(page).copied().unwrap_or(0);
+            let device = self.durable.pages.get(page).unwrap_or(&ZEROS);
+            if clean == 0 || Arc::ptr_eq(device, &self.live.pages[page]) {
+                continue;
+            }
+            for sector in (0..8).filter(|sector| clean & 1 << sector != 0) {
+                let at = page * PAGE + sector * SECTOR;
+                let from = at.max(offset);
+                let to = (at + SECTOR).min(offset + buffer.len());
+                let bytes = &device[from % PAGE..from % PAGE + (to - from)];
+                buffer[from - offset..to - offset].copy_from_slice(bytes);
+            }
+        }
+        Some(())
+    }
+
     pub(super) fn write(&mut self, offset: usize, bytes: &[u8]) {
         let end = offset + bytes.len();
         if end > self.live.len {
@@ -115,24 +136,6 @@ impl Content {
                 image.write(offset, &bytes);
             }
         }
-    }
-
-    /// Fills the buffer with what the device holds, past the system's cache; `None` beyond the end. What was written and
-    /// is on its way is there; what the system has given up is not.
-    pub(super) fn read_device(&self, offset: usize, buffer: &mut [u8]) -> Option<()> {
-        self.live.read(offset, buffer)?;
-        for (page, mask) in masks(offset..offset + buffer.len()) {
-            let settled = mask & !self.marked.get(page).copied().unwrap_or(0);
-            for sector in (0..8).filter(|sector| settled & 1 << sector != 0) {
-                let start = page * PAGE + sector * SECTOR;
-                let from = start.max(offset);
-                let end = (start + SECTOR).min(offset + buffer.len()).min(self.durable.len);
-                if from < end {
-                    let _within = self.durable.read(from, &mut buffer[from - offset..end - offset]);
-                }
-            }
-        }
-        Some(())
     }
 
     pub(super) fn set_len(&mut self, len: usize) {
@@ -174,6 +177,17 @@ impl Content {
         }
     }
 
+    /// As if it had not been written since it was durable last.
+    pub(super) fn revert(&mut self, range: Range<usize>) {
+        for (page, mask) in masks(range) {
+            let marked = self.marked.get(page).copied().unwrap_or(0) & mask;
+            let Some(to) = self.live.pages.get_mut(page).filter(|_| marked != 0) else { continue };
+            let from = self.durable.pages.get(page).unwrap_or(&ZEROS);
+            copy_sectors(from, to, marked);
+            self.marked[page] &= !marked;
+        }
+    }
+
     pub(super) fn forget_all(&mut self) {
         self.marked.clear();
         self.length_marked = false;
@@ -193,17 +207,14 @@ impl Content {
         if mask == u8::MAX {
             *to = Arc::clone(from);
         } else {
-            for sector in (0..8).filter(|sector| mask & 1 << sector != 0) {
-                let range = sector * SECTOR..(sector + 1) * SECTOR;
-                Arc::make_mut(to)[range.clone()].copy_from_slice(&from[range]);
-            }
+            copy_sectors(from, to, mask);
         }
         if page + 1 == self.durable.pages.len() {
             self.durable.zero_rest();
         }
     }
 
-    /// What is left after a power cut. With a block, one of so many bytes is damaged as a whole if any of it was being
+    /// What is left after a power cut, all of it durable. With a block, one of so many bytes is damaged as a whole if any of it was being
     /// written.
     pub(super) fn after_power_cut(
         mut self,
@@ -213,10 +224,10 @@ impl Content {
         tally: &mut Tally,
     ) -> Content {
         if self.length_marked {
-            match loss {
-                Loss::Nothing => self.settle_length(),
-                Loss::Random if random.coin() => self.settle_length(),
-                _ => tally.add(FaultKind::LostLength),
+            if loss == Loss::Random && random.coin() {
+                self.settle_length();
+            } else {
+                tally.add(FaultKind::LostLength);
             }
         }
         let torn: Vec<usize> = match damaged {
@@ -229,11 +240,7 @@ impl Content {
             if marked == 0 {
                 continue;
             }
-            let kept = match loss {
-                Loss::Random => random.next() as u8,
-                Loss::All => 0,
-                Loss::Nothing => u8::MAX,
-            } & marked;
+            let kept = if loss == Loss::Random { random.next() as u8 & marked } else { 0 };
             tally.add_many(FaultKind::LostSector, (marked & !kept).count_ones().into());
             if kept != 0 && kept != marked {
                 tally.add(FaultKind::TornWrite);
@@ -258,6 +265,13 @@ impl Content {
             masks(at..at + block)
                 .any(|(page, mask)| self.marked.get(page).is_some_and(|marked| marked & mask != 0))
         })
+    }
+}
+
+fn copy_sectors(from: &Page, to: &mut Page, mask: u8) {
+    for sector in (0..8).filter(|sector| mask & 1 << sector != 0) {
+        let range = sector * SECTOR..(sector + 1) * SECTOR;
+        Arc::make_mut(to)[range.clone()].copy_from_slice(&from[range]);
     }
 }
 

@@ -168,12 +168,16 @@ fault_kinds! {
     LyingSyncDir "lying directory sync",
     /// Bytes at rest have changed. Happens, but not by chance.
     Rot "rot",
+    /// Bytes at rest are those of a twin. Happens, but not by chance.
+    Grafted "blocks of a twin",
     /// A flush does not complete before a certain time.
     LateCompletion "late completion",
     /// A flush completes before one that was started earlier. Happens, but not by chance.
     Reordered "completed out of order",
     /// The power fails. Happens, but not by chance.
     PowerCut "power cut",
+    /// The process dies. Happens, but not by chance.
+    ProcessDeath "process death",
     /// A sector that was written and not durable is lost in a power cut. Like the five that follow it happens with one.
     LostSector "sector lost",
     /// Of a page's sectors that were not durable, a power cut keeps some and loses some.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar};
 use std::time::Duration;
 
 use super::content::{Content, SECTOR};
-use super::faults::{FaultKind, Faults, Hit, Op, Tally};
+use super::faults::{FaultKind, Faults, Hit, Op};
 use super::random::Random;
 use super::{Loss, Order};
 
@@ -72,7 +72,7 @@ struct Straggler {
 
 pub(super) type Names = BTreeMap<String, Node>;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Node {
     Dir,
     /// An index of `State::files`.
@@ -221,7 +221,7 @@ impl State {
         }
     }
 
-    /// Fills the buffer; from the device if `direct`, else as the system's cache has it.
+    /// Fills the buffer, from the device if `direct`.
     pub(super) fn read(
         &mut self,
         file: usize,
@@ -244,7 +244,7 @@ impl State {
         }
         let content = &self.files[file];
         let read = match direct {
-            true => content.read_device(offset, buffer),
+            true => content.read_direct(offset, buffer),
             false => content.live.read(offset, buffer),
         };
         read.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
@@ -389,77 +389,69 @@ impl State {
         }
     }
 
-    /// The state after a power cut. What happened to it is counted in this one.
+    /// The state after a power cut, or the death of the process. What happened to it is counted in this one.
     pub(super) fn after_power_cut(&mut self, loss: Loss, mut random: Random) -> State {
-        let mut tally = Tally::default();
-        tally.add(FaultKind::PowerCut);
         let mut late = Vec::new();
         for flight in self.flying.clone() {
             if self.faults.draw(FaultKind::Straggler, &mut random) {
                 late.push(flight);
             }
         }
+        let stragglers = self.stragglers_of(&late, &mut random);
+        let mut files = self.files.clone();
+        for InFlight { file, range, .. } in late {
+            files[file].revert(range);
+        }
+        if loss == Loss::Nothing {
+            self.faults.happened.add(FaultKind::ProcessDeath);
+            return State {
+                random,
+                files,
+                live: self.live.clone(),
+                durable: self.durable.clone(),
+                changes: self.changes.clone(),
+                stragglers,
+                ..State::new(0, self.block)
+            };
+        }
 
+        let tally = &mut self.faults.happened;
+        tally.add(FaultKind::PowerCut);
         let mut names = self.durable.clone();
         let mut stopped = BTreeSet::new();
         for (dir, change) in &self.changes {
-            let kept = match loss {
-                Loss::Nothing => true,
-                Loss::All => false,
-                Loss::Random => !stopped.contains(dir) && random.coin(),
-            };
-            if kept {
+            if loss == Loss::Random && !stopped.contains(dir) && random.coin() {
                 apply(&mut names, change);
             } else {
                 stopped.insert(dir);
                 tally.add(FaultKind::LostName);
             }
         }
-
-        // Files that no name leads to are gone.
-        let mut files = Vec::new();
-        let mut moved = BTreeMap::new();
-        let mut live = Names::new();
         let whole = |path: &str| parent(path).is_empty() || names.contains_key(parent(path));
+        let live: Names =
+            names.iter().filter(|(path, _)| whole(path)).map(|(p, n)| (p.clone(), *n)).collect();
+        // What no name leads to is gone.
         let damaged = self.damages.then_some(self.block as usize);
-        for (path, node) in names.iter().filter(|(path, _)| whole(path)) {
-            let node = match node {
-                Node::Dir => Node::Dir,
-                Node::File(index) => {
-                    let mut content = self.files[*index].clone();
-                    for flight in late.iter().filter(|flight| flight.file == *index) {
-                        content.forget(flight.range.clone());
-                    }
-                    moved.insert(*index, files.len());
-                    let after = content.after_power_cut(loss, damaged, &mut random, &mut tally);
-                    files.push(after);
-                    Node::File(files.len() - 1)
-                }
-            };
-            live.insert(path.clone(), node);
-        }
-
-        let mut stragglers = VecDeque::new();
-        let mut at = 0;
-        for InFlight { file, range, .. } in late {
-            let Some(&to) = moved.get(&file) else { continue };
-            let mut bytes = vec![0; range.len()];
-            if self.files[file].live.read(range.start, &mut bytes).is_some() {
-                at += 1 + random.below(STRAGGLES_MAX) as u64;
-                stragglers.push_back(Straggler { file: to, offset: range.start, bytes, at });
+        let named: BTreeSet<_> = live.values().collect();
+        for (index, content) in files.iter_mut().enumerate() {
+            let before = std::mem::take(content);
+            if named.contains(&Node::File(index)) {
+                *content = before.after_power_cut(loss, damaged, &mut random, tally);
             }
         }
-        for (kind, times) in tally.0 {
-            self.faults.happened.add_many(kind, times);
-        }
-        State {
-            random,
-            files,
-            durable: live.clone(),
-            live,
-            stragglers,
-            ..State::new(0, self.block)
-        }
+        let durable = live.clone();
+        State { random, files, live, durable, stragglers, ..State::new(0, self.block) }
+    }
+
+    fn stragglers_of(&self, late: &[InFlight], random: &mut Random) -> VecDeque<Straggler> {
+        let mut at = 0;
+        let landing = late.iter().filter_map(|InFlight { file, range, .. }| {
+            let mut bytes = vec![0; range.len()];
+            self.files[*file].live.read(range.start, &mut bytes)?;
+            at += 1 + random.below(STRAGGLES_MAX) as u64;
+            Some(Straggler { file: *file, offset: range.start, bytes, at })
+        });
+        landing.collect()
     }
 }
 

@@ -4,4 +4,6 @@ mod beside;
 mod crashes;
 mod faults;
 mod hand;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod prepared;

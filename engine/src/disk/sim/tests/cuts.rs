@@ -123,9 +123,57 @@ fn files_without_a_name_are_gone_after_a_cut() {
         }
     }
     disk.sync_dir("").unwrap();
+    let lengths = |disk: &SimDisk| {
+        disk.state().files.iter().map(|file| file.durable.len()).collect::<Vec<_>>()
+    };
     let after = disk.crash(1);
-    assert_eq!((disk.state().files.len(), after.state().files.len()), (3, 1));
+    assert_eq!((lengths(&disk), lengths(&after)), (vec![600; 3], vec![0, 0, 600]));
     assert_eq!(content(&after, "a"), [2; 600]);
+}
+
+#[test]
+fn the_death_of_a_process_makes_nothing_durable() {
+    let (disk, file) = disk_with_file(1);
+    file.write_at(0, &[1; BLOCK]).unwrap();
+    file.set_len(9 * BLOCK as u64).unwrap();
+    disk.create("new").unwrap();
+    disk.rename("file", "other").unwrap();
+    disk.set_loss(Loss::Nothing);
+    let after = disk.crash(1);
+    let look = |disk: &SimDisk, name| (content(disk, name).len() / BLOCK, content(disk, name)[0]);
+    for disk in [&disk, &after] {
+        disk.set_loss(Loss::Nothing);
+        let dead = disk.crash(1);
+        assert_eq!((look(&dead, "other"), dead.list("").unwrap().len()), ((9, 1), 2));
+        disk.set_loss(Loss::All);
+        let cut = disk.crash(1);
+        assert_eq!((look(&cut, "file"), cut.list("").unwrap().len()), ((8, 0), 1));
+    }
+    assert_eq!(
+        (happened(&disk, FaultKind::ProcessDeath), happened(&disk, FaultKind::PowerCut)),
+        (2, 1)
+    );
+    after.open("other", Access::Write).unwrap().sync().unwrap();
+    after.sync_dir("").unwrap();
+    assert_eq!(look(&after.crash(1), "other"), (9, 1));
+}
+
+#[test]
+fn blocks_of_a_twin_take_the_place_of_others() {
+    let (disk, file) = disk_with_file(1);
+    let twin = disk.clone_durable();
+    file.write_at(0, &[1; 8 * BLOCK]).unwrap();
+    twin.open("file", Access::Write).unwrap().write_at(0, &[2; 8 * BLOCK]).unwrap();
+    disk.graft(&twin, "file", BLOCK as u64..2 * BLOCK as u64).unwrap();
+    assert_eq!(happened(&disk, FaultKind::Grafted), 1);
+    let blocks = |disk: &SimDisk| {
+        content(disk, "file").chunks(BLOCK).map(|block| block[0]).collect::<Vec<_>>()
+    };
+    assert_eq!(blocks(&disk), [1, 2, 1, 1, 1, 1, 1, 1]);
+    assert_eq!(blocks(&disk.clone_durable()), [0, 2, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(blocks(&twin), [2; 8]);
+    disk.graft(&twin, "missing", 0..10).unwrap_err();
+    disk.graft(&twin, "file", 0..1 << 30).unwrap_err();
 }
 
 #[test]
@@ -158,6 +206,24 @@ fn a_straggler_lands_before_the_lock_is_let_go() {
     after.lock().unwrap();
     // They are like any write: not durable.
     assert!(content(&after.clone_durable(), "file").iter().all(|&byte| byte == 0));
+}
+
+#[test]
+#[cfg(feature = "mutants")]
+fn with_a_mutant_a_straggler_lands_after_the_lock_is_taken() {
+    use crate::sync::fault;
+    let (disk, file) = disk_with_file(1);
+    let mut queue = queue(&disk, SyncMethod::WriteDsync);
+    disk.set_order(Order::Never);
+    queue.start(flush(1, &file, 0, 1, 1));
+    disk.allow(always(FaultKind::Straggler));
+    let after = disk.crash(1);
+    fault::set(Some(fault::Fault::OpensBeforeStragglers));
+    let lock = after.lock();
+    fault::set(None);
+    let before = content(&after, "file")[0];
+    (0..64).for_each(|_| drop(after.list("").unwrap()));
+    assert_eq!((lock.is_ok(), before, content(&after, "file")[0]), (true, 0, 1));
 }
 
 #[test]
