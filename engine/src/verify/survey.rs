@@ -177,6 +177,9 @@ fn look(shard: &Shard, files: &mut Files<'_>) -> Result<Survey, Trouble> {
         }
     }
     survey.find_missing(files, &seen, &rolled_from);
+    if shard.rescue {
+        survey.begin_with_the_lowest();
+    }
     Ok(survey)
 }
 
@@ -186,6 +189,19 @@ impl Survey {
             let end = stretch.after.map_or(SegmentId(0), |end| end.position.segment());
             end < id && id < stretch.first
         })
+    }
+
+    /// What has no beginning begins with the lowest segment there is, also if its header is damaged.
+    fn begin_with_the_lowest(&mut self) {
+        let Some(lowest) = self.segments.iter().map(|segment| segment.id).min() else { return };
+        match self.stretches.first_mut() {
+            Some(oldest) if oldest.whole => {}
+            Some(oldest) => oldest.first = oldest.first.min(lowest),
+            None => {
+                let oldest = Stretch { first: lowest, whole: false, after: None, until: None };
+                self.stretches.push(oldest);
+            }
+        }
     }
 
     /// Segments that others tell of: what a segment rolled from, where a log ended, where the proven end lies.

@@ -187,6 +187,10 @@ pub(super) struct Walk<'a, 'd> {
     last: Option<SegmentId>,
     /// Damage was met, and no flush behind it yet.
     lost: bool,
+    /// In a search: where zeros are instead of a flush, unless the flushes that are missing were all found damaged elsewhere.
+    zeros: Vec<Damage>,
+    /// How many damaged flush headers were found since, with all that stood behind them.
+    headers_found: u64,
     /// How many more bytes a search for records may hash in this segment without finding one.
     search_bytes: usize,
 }
@@ -207,6 +211,8 @@ impl<'a, 'd> Walk<'a, 'd> {
             segments: 0,
             last: None,
             lost: false,
+            zeros: Vec::new(),
+            headers_found: 0,
             search_bytes: 0,
         }
     }
@@ -234,7 +240,15 @@ impl<'a, 'd> Walk<'a, 'd> {
                 }
             }
         }
+        self.tell_of_zeros();
         Ok((self.accepted, self.segments))
+    }
+
+    fn tell_of_zeros(&mut self) {
+        self.headers_found = 0;
+        for damage in std::mem::take(&mut self.zeros) {
+            self.visit.damage(damage);
+        }
     }
 
     fn segment(
@@ -485,6 +499,11 @@ impl<'a, 'd> Walk<'a, 'd> {
     fn take(&mut self, here: &Here<'_>, header: &FlushHeader) {
         self.visit.flush();
         self.lost = false;
+        let before = self.accepted.map_or(0, |end| end.sequence);
+        if header.sequence.checked_sub(before.saturating_add(1)) == Some(self.headers_found) {
+            self.zeros.clear();
+        }
+        self.tell_of_zeros();
         self.accepted = Some(End {
             position: header.end(self.shard.facts.block),
             sequence: header.sequence,
@@ -507,7 +526,11 @@ impl<'a, 'd> Walk<'a, 'd> {
         };
         let from = found.offset as usize;
         let to = from.saturating_add(found.bytes as usize).min(here.settled as usize);
-        if !self.shard.rescue || found.header.is_some() || found.flaw.is_none() || from >= to {
+        if self.shard.rescue && found.header.is_none() && found.flaw.is_none() {
+            self.zeros.push(damage);
+            return Ok(());
+        }
+        if !self.shard.rescue || found.header.is_some() || from >= to {
             self.visit.damage(damage);
             return Ok(());
         }
@@ -560,9 +583,10 @@ impl<'a, 'd> Walk<'a, 'd> {
         Ok(count)
     }
 
-    /// Notes a gap unless nothing of the log can have stood in it: nothing, or padding and the header of a flush.
+    /// Notes a gap unless no record can have stood in it: it is padding, and headers of flushes without records, or the one
+    /// of the flush whose record follows. Those headers are counted.
     fn gap(
-        &self,
+        &mut self,
         here: &Here<'_>,
         from: usize,
         to: usize,
@@ -570,17 +594,25 @@ impl<'a, 'd> Walk<'a, 'd> {
         followed: bool,
         gaps: &mut Vec<(usize, usize)>,
     ) {
-        if from >= to {
-            return;
-        }
         let block = self.shard.facts.block as usize;
-        let header = to.saturating_sub(FLUSH_BYTES);
-        let header_fits = followed && header >= from && header.is_multiple_of(block);
-        let padding_end = if header_fits { header } else { to };
-        let padding = here.bytes.get(from..padding_end).unwrap_or_default();
-        let ends_a_block = padding_end.is_multiple_of(block);
-        if !(bare && ends_a_block && padding.len() < block && is_zero(padding)) {
+        let zeros = |from: usize, to: usize| {
+            here.bytes.get(from..to.min(here.bytes.len())).is_some_and(is_zero)
+        };
+        let mut at = from.next_multiple_of(block);
+        let mut harmless = bare && zeros(from, at.min(to));
+        let mut headers = 0;
+        while harmless && at < to {
+            headers += 1;
+            if followed && at + FLUSH_BYTES == to {
+                break;
+            }
+            harmless = at + FLUSH_BYTES <= to && zeros(at + FLUSH_BYTES, at + block);
+            at += block;
+        }
+        if from < to && !harmless {
             gaps.push((from, to));
+        } else {
+            self.headers_found += headers;
         }
     }
 
