@@ -4,8 +4,7 @@ mod agreement;
 mod beside;
 mod crashes;
 mod faults;
-mod hand;
+pub(crate) mod hand;
 #[cfg(feature = "mutants")]
 mod mutants;
-pub(crate) mod hand;
 mod prepared;
