@@ -28,13 +28,13 @@ pub use report::{CutOff, DamagedRange, LeftCheckpoint, MissingVersions, Salvage,
 use target::Target;
 
 use crate::disk::{self, Disk};
-use crate::entropy::entropy;
 use crate::error::{Error, ErrorKind};
 use crate::format::{Identity, SyncChoice};
 use crate::id::{ShardId, StoreId};
 use crate::identity_file;
 use crate::limits::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX};
 use crate::log::prepare::shard_dir;
+use crate::sync::entropy::entropy;
 use crate::verify::{self, Facts, Files, Shard};
 
 /// Copies everything that is provably whole out of a damaged store into a new one, and lists what is missing.
