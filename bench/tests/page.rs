@@ -10,6 +10,8 @@ use tempfile::TempDir;
 
 #[path = "../../engine/tests/common/browser.rs"]
 mod browser;
+#[path = "../../engine/tests/common/skip.rs"]
+mod skip;
 #[path = "page/fixture.rs"]
 mod fixture;
 

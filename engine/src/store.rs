@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::task::Waker;
 
 use crate::append::{Target, Write};
-use crate::disk::{self, Disk, Opening, QueueKind, SyncMethod};
+use crate::disk::{self, Disk, Opening, QueueKind, SyncMethod, Trust};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Payload};
 use crate::execute::{Execution, Executor, State, States};
@@ -89,7 +89,8 @@ impl Options {
             Backend::Uring => QueueKind::Uring,
             Backend::Blocking => QueueKind::Blocking,
         };
-        let disk = disk::open(path, opening, queue)
+        let trust = if self.world_writable { Trust::Anyone } else { Trust::Owner };
+        let disk = disk::open_trusting(path, opening, queue, trust)
             .map_err(|error| identity_file::open_disk_error(path, error))?;
         self.open_on(disk)
     }
@@ -144,7 +145,9 @@ impl Drop for Opened {
     fn drop(&mut self) {
         // A ticket may keep a shard alive; its threads end here all the same.
         for shard in &self.shards {
-            if let Err(error) = shard.close() {
+            if let Err(error) = shard.close()
+                && error.kind() != ErrorKind::Forked
+            {
                 tracing::warn!(shard = shard.id.0, %error, "the shard did not close cleanly");
             }
         }
@@ -289,7 +292,7 @@ impl Store {
         let shard = &self.0.shards[route.shard];
         match shard.find(route.hash, SlotKey::Aggregate(key)) {
             Some(slot) => shard.version_accepted(slot),
-            None => Ok(0),
+            None => shard.read.check_process().map(|()| 0),
         }
     }
 
@@ -480,7 +483,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `Stopped` if a shard had stopped; `Io` if the log could not be cut to its used size (nothing is lost by it).
+    /// `Forked` in a child of the process that opened the store; `Stopped` if a shard had stopped; `Io` if the log could not be cut to its used size (nothing is lost by it).
     pub fn close(&self) -> Result<(), Error> {
         let mut first = Ok(());
         for shard in &self.0.shards {

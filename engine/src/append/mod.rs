@@ -98,6 +98,7 @@ impl Shard {
     /// The version that a slot is at, accepted writes included. A shard that failed says so instead, if they are what
     /// makes the difference.
     pub(crate) fn version_accepted(&self, slot: SlotRef) -> Result<u64, Error> {
+        self.links.intake.check_process()?;
         let seen = epoch::pinned(|guard| look_at(Some(slot), guard));
         if !seen.settled {
             self.links.check_failed()?;

@@ -39,6 +39,8 @@ pub mod fault;
 pub mod followers;
 pub mod permits;
 pub mod prefetch;
+#[cfg(not(loom))]
+pub mod process;
 pub mod wake_word;
 pub mod waker;
 pub mod watermark;
