@@ -1,6 +1,7 @@
 //! A shard: an index, a log, the log writer, and the thread that prepares segments for it.
 
 use std::fmt;
+use std::io;
 use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -101,9 +102,13 @@ impl Shard {
             ));
             return Ok(Shard::new(id, index, links, None));
         };
-        let queue = disk
-            .queue(lock, options.flush_window, opening.method)
-            .map_err(|error| Error::io("setting up the queue of flushes", error))?;
+        let queue =
+            disk.queue(lock, options.flush_window, opening.method).map_err(|error| match error
+                .kind()
+            {
+                io::ErrorKind::Unsupported => Error::new(ErrorKind::Unsupported, error.to_string()),
+                _ => Error::io("setting up the queue of flushes", error),
+            })?;
         let links = links(queue.waker());
         let start = Start {
             store: identity.store,

@@ -137,6 +137,9 @@ fn lock(disk: &dyn Disk) -> Result<Arc<dyn disk::Lock>, Error> {
             ErrorKind::Locked,
             "the store is open for writing elsewhere, in this process or another: close it there, or open it read-only",
         ),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            Error::io("locking the store for writing (opening it read-only may do)", error)
+        }
         _ => Error::io("locking the store", error),
     })
 }

@@ -118,6 +118,10 @@ impl Shard {
         client: Option<(u128, u64)>,
         patience: Patience,
     ) -> Result<Ticket, Error> {
+        if let Err(forked) = self.links.intake.check_process() {
+            pool::give(request);
+            return Err(forked);
+        }
         // A write that changes nothing has nothing to replay.
         let client = client.filter(|_| request.payload.kind == Kind::Record);
         self.locate(&mut request, client);

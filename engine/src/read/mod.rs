@@ -143,7 +143,11 @@ impl ReadSide {
 
     /// A subscription to the shard.
     pub fn subscribe(&self) -> Subscription {
-        Subscription::new(Arc::clone(&self.catalogue))
+        let subscription = Subscription::new(Arc::clone(&self.catalogue));
+        match self.check_process() {
+            Ok(()) => subscription,
+            Err(error) => subscription.failing(error),
+        }
     }
 
     /// A watch of the aggregate with this key, whose slot is inserted if there is none.
