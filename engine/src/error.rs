@@ -249,10 +249,11 @@ impl Error {
         self
     }
 
-    /// An error of the operating system, with what was being done; a full disk is told apart.
+    /// An error of the operating system, with what was being done; a full disk and a lack of memory are told apart.
     pub(crate) fn io(doing: impl fmt::Display, source: io::Error) -> Error {
         let kind = match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+            io::ErrorKind::OutOfMemory => ErrorKind::Busy,
             _ => ErrorKind::Io,
         };
         Error(Repr::Other(Box::new(Other {
