@@ -33,6 +33,10 @@ use crate::writer::intake::Patience;
 /// A handle is cheap to clone and can be used from any thread. When the last one is dropped, or at
 /// [`close`](Store::close), everything that was accepted is written before the lock is let go. Dropping waits for that:
 /// an asynchronous program closes the store where it may block.
+///
+/// A handle belongs to the process that opened it: a child made by `fork` is told [`Forked`](crate::ErrorKind::Forked) by
+/// whatever it calls, and its end disturbs nothing. Nothing here may be called in a signal handler, which may have
+/// interrupted the allocator; let a thread do it.
 #[derive(Clone)]
 pub struct Store(Arc<Opened>);
 
