@@ -62,7 +62,7 @@ fn who_may_only_read_reads_and_is_told_why_not_more() {
 /// Role: somebody who may not even look.
 pub fn a_user_who_may_not_look(dir: &Path) {
     if !is_root() {
-        cannot("becoming another user");
+        cannot("not root, so nobody else can be played");
     }
     become_ordinary();
     for options in [small(), small().create(false), small().read_only(true)] {

@@ -66,7 +66,11 @@ pub fn say(line: impl AsRef<str>) {
 
 /// A role ends because this machine does not let it play.
 pub fn cannot(what: &str) -> ! {
-    say(format!("{CANNOT}{what}: {}", io::Error::last_os_error()));
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        None | Some(0) => say(format!("{CANNOT}{what}")),
+        _ => say(format!("{CANNOT}{what}: {error}")),
+    }
     std::process::exit(0);
 }
 
