@@ -10,10 +10,10 @@ use tempfile::TempDir;
 
 #[path = "../../engine/tests/common/browser.rs"]
 mod browser;
-#[path = "../../engine/tests/common/skip.rs"]
-mod skip;
 #[path = "page/fixture.rs"]
 mod fixture;
+#[path = "../../engine/tests/common/skip.rs"]
+mod skip;
 
 use browser::Browser;
 
