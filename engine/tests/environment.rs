@@ -18,8 +18,6 @@ mod copies;
 mod descriptors;
 #[path = "environment/forks.rs"]
 mod forks;
-#[path = "environment/images.rs"]
-mod images;
 #[path = "environment/memory.rs"]
 mod memory;
 #[path = "environment/numbers.rs"]
@@ -46,3 +44,5 @@ mod starvation;
 mod strangers;
 #[path = "environment/versions.rs"]
 mod versions;
+
+use common::images;

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod deciding;
+pub mod images;
 pub mod skip;
 
 use std::collections::HashMap;

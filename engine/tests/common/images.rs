@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use annals::{Error, ErrorKind, Event, Expect, Options, Store, verify};
 use tempfile::TempDir;
 
-use crate::common::{Logged, audit, directory, numbered, small};
+use super::{Logged, audit, directory, numbered, small};
 
 /// How many writes [`filled`] makes.
 pub const WRITES: u64 = 40;
