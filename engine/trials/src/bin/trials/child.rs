@@ -1,0 +1,2 @@
+//! soon
+pub(crate) fn run() -> Result<(), crate::report::Failure> { Ok(()) }

@@ -1,0 +1,2 @@
+//! soon
+pub(crate) fn run(_: &crate::arguments::Syscalls) -> Result<(), crate::report::Failure> { Ok(()) }
