@@ -74,8 +74,7 @@ pub fn batches(
 /// A record of a shard's log. Checkpoints and snapshots are left out.
 #[must_use]
 pub fn record(subjects: &[Subject], shard: u16, write: &RecordedWrite) -> LogRecord {
-    let client =
-        write.client().map(|(id, sequence)| Client { id: id as u64, sequence });
+    let client = write.client().map(|(id, sequence)| Client { id: id as u64, sequence });
     let parts = write.parts().filter(|part| matches!(part.role(), Role::Append | Role::Check));
     let parts = parts.map(|part| {
         let seen = batches(part.events().map(Ok)).unwrap_or_default();

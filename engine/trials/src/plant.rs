@@ -114,17 +114,16 @@ fn acknowledged(history: &History, subject: u16, version: u64) -> Option<u64> {
 }
 
 fn is_append_to(history: &History, subject: u16, version: u64) -> bool {
-    history.log.iter().flat_map(|record| &record.parts).any(|part| {
-        part.appends && part.subject == Some(subject) && part.version == version
-    })
+    history
+        .log
+        .iter()
+        .flat_map(|record| &record.parts)
+        .any(|part| part.appends && part.subject == Some(subject) && part.version == version)
 }
 
 fn stale(history: &mut History, wanted: bool) -> bool {
     let place = history.calls.iter().rposition(|call| match (&call.operation, &call.outcome) {
-        (
-            Operation::Read { subject, accepted, from, newest: None },
-            Outcome::Shown(version, _),
-        ) => {
+        (Operation::Read { subject, accepted, from, newest: None }, Outcome::Shown(version, _)) => {
             *accepted == wanted
                 && *from <= 1
                 && *version > 1
@@ -176,9 +175,9 @@ fn phantom(history: &mut History) -> bool {
         (Operation::Write { parts, .. }, Outcome::Conflict { subject, actual }) => {
             *actual > 1
                 && acknowledged(history, *subject, *actual).is_some_and(|at| at < call.called)
-                && parts.iter().any(|part| {
-                    part.subject == *subject && !part.condition.holds(*actual - 1)
-                })
+                && parts
+                    .iter()
+                    .any(|part| part.subject == *subject && !part.condition.holds(*actual - 1))
         }
         _ => false,
     });
@@ -306,10 +305,8 @@ fn told_another(history: &mut History, replay: bool) -> bool {
 fn refused(history: &mut History) -> bool {
     for place in (0..history.calls.len()).rev() {
         let call = &history.calls[place];
-        let (
-            Operation::Write { write, parts, client: None },
-            Outcome::Committed(landed),
-        ) = (&call.operation, &call.outcome)
+        let (Operation::Write { write, parts, client: None }, Outcome::Committed(landed)) =
+            (&call.operation, &call.outcome)
         else {
             continue;
         };

@@ -161,7 +161,8 @@ impl Truth {
             Word::Refused(write, code) => {
                 let stopped = [STOPPED, NOT_WRITTEN, CLOSED].contains(&code);
                 if self.landed.contains_key(&write) && !stopped {
-                    let text = format!("write {} had landed, and its retry was told {code}", write.0);
+                    let text =
+                        format!("write {} had landed, and its retry was told {code}", write.0);
                     self.complain(Fault::ReplayForgotten, text);
                 } else if code == DUPLICATE {
                     let text = format!("write {} is the newest of its client: {code}", write.0);

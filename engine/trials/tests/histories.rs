@@ -10,7 +10,13 @@ fn keys(groups: usize, each: usize) -> Vec<String> {
     (0..groups * each).map(|number| format!("{}/{number}", number % groups)).collect()
 }
 
-fn history(seed: u64, backend: Backend, shards: u16, keys: Vec<String>, operations: u32) -> History {
+fn history(
+    seed: u64,
+    backend: Backend,
+    shards: u16,
+    keys: Vec<String>,
+    operations: u32,
+) -> History {
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
     let options = Options::new()
         .shards(shards)
@@ -64,11 +70,7 @@ fn every_planted_anomaly_is_rejected() {
         let began = std::time::Instant::now();
         let rejected = is_rejected_by_windows(&planted);
         eprintln!("{anomaly:?} {:?}", began.elapsed());
-        assert_eq!(
-            rejected,
-            anomaly.is_of_versions(),
-            "{anomaly:?}, the general checker"
-        );
+        assert_eq!(rejected, anomaly.is_of_versions(), "{anomaly:?}, the general checker");
     }
 }
 

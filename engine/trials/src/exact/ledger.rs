@@ -101,7 +101,8 @@ impl<'h> Ledger<'h> {
     fn add(&mut self, history: &History, record: &'h LogRecord, complaints: &mut Complaints) {
         let LogRecord { shard, position, .. } = record;
         let at = format!("the record at {position} of shard {shard}");
-        let mut complain = |fault, text: String| complaints.add(fault, None, format!("{at}: {text}"));
+        let mut complain =
+            |fault, text: String| complaints.add(fault, None, format!("{at}: {text}"));
         let log = &mut self.shards[usize::from(*shard)];
         if let Some(before) = log.records.last().filter(|before| before.position >= *position) {
             complain(Fault::PositionOrder, format!("it stands behind {}", before.position));
@@ -179,7 +180,11 @@ impl<'h> Ledger<'h> {
             };
             moments.decided = moments.decided.max(decided);
         };
-        if fresh.clone().count() > 0 { fresh.for_each(&mut take) } else { may.for_each(&mut take) }
+        if fresh.clone().count() > 0 {
+            fresh.for_each(&mut take)
+        } else {
+            may.for_each(&mut take)
+        }
         if any { moments } else { Moments { called: 0, decided: Nanos::MAX } }
     }
 
@@ -288,7 +293,12 @@ impl<'h> Ledger<'h> {
     }
 
     /// The moments of a version's record.
-    pub(super) fn moments_of(&self, history: &History, subject: u16, version: u64) -> Option<Moments> {
+    pub(super) fn moments_of(
+        &self,
+        history: &History,
+        subject: u16,
+        version: u64,
+    ) -> Option<Moments> {
         let shard = history.shard_of(subject);
         self.place_of(subject, version).map(|place| self.shards[usize::from(shard)].moments[place])
     }

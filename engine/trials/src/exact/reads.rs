@@ -138,7 +138,10 @@ impl Seen<'_, '_> {
         let start = log.records.partition_point(|record| record.position <= after);
         for (place, item) in (start..).zip(items) {
             let Some(record) = log.records.get(place) else {
-                let text = format!("shard {shard}: it gave a record at {}, and there is none", item.position);
+                let text = format!(
+                    "shard {shard}: it gave a record at {}, and there is none",
+                    item.position
+                );
                 self.complain(Fault::Gap, text);
                 return;
             };
@@ -155,7 +158,8 @@ impl Seen<'_, '_> {
                 self.complain(Fault::WrongContents, text);
             }
             if log.moments[place].called > item.at {
-                let text = format!("shard {shard}: the record at {} was called later", item.position);
+                let text =
+                    format!("shard {shard}: the record at {} was called later", item.position);
                 self.complain(Fault::FutureRead, text);
             }
         }

@@ -10,9 +10,7 @@ use std::time::Instant;
 
 use annals::{Error, Position, Store};
 
-use crate::history::{
-    Call, Head, History, Item, LogRecord, Nanos, Operation, Outcome, Subject,
-};
+use crate::history::{Call, Head, History, Item, LogRecord, Nanos, Operation, Outcome, Subject};
 use crate::observe;
 use thread::{Sent, Thread};
 
@@ -49,10 +47,7 @@ pub(crate) type Retries = Mutex<Vec<Sent>>;
 /// # Errors
 ///
 /// What opening, closing, or reading the log at the end says. What a call is told is part of the history.
-pub fn run(
-    plan: &Plan,
-    open: &mut dyn FnMut() -> Result<Store, Error>,
-) -> Result<History, Error> {
+pub fn run(plan: &Plan, open: &mut dyn FnMut() -> Result<Store, Error>) -> Result<History, Error> {
     let clock = Clock(Instant::now());
     let mut store = open()?;
     let subjects: Vec<Subject> = plan
@@ -109,7 +104,14 @@ pub fn run(
         let returned = clock.now();
         let (operation, outcome) = (Operation::Reopen, Outcome::Reopened);
         let thread = u16::MAX;
-        history.calls.push(Call { thread, called, decided: returned, returned, operation, outcome });
+        history.calls.push(Call {
+            thread,
+            called,
+            decided: returned,
+            returned,
+            operation,
+            outcome,
+        });
         let mut reader = Thread::new(plan, u16::MAX, clock, &subjects);
         reader.read_all(&store);
         history.calls.extend(reader.into_calls());

@@ -41,12 +41,7 @@ pub(crate) struct Thread {
 }
 
 impl Thread {
-    pub(super) fn new(
-        plan: &Plan,
-        number: u16,
-        clock: Clock,
-        subjects: &Arc<[Subject]>,
-    ) -> Thread {
+    pub(super) fn new(plan: &Plan, number: u16, clock: Clock, subjects: &Arc<[Subject]>) -> Thread {
         let shards = subjects.iter().map(|subject| subject.shard).max().unwrap_or(0);
         Thread {
             number,
@@ -101,12 +96,7 @@ impl Thread {
         }
     }
 
-    fn note(
-        &mut self,
-        called: Nanos,
-        operation: Operation,
-        outcome: Outcome,
-    ) {
+    fn note(&mut self, called: Nanos, operation: Operation, outcome: Outcome) {
         let returned = self.clock.now();
         let thread = self.number;
         self.calls.push(Call { thread, called, decided: returned, returned, operation, outcome });
@@ -222,13 +212,7 @@ impl Thread {
         }
     }
 
-    fn submit(
-        &mut self,
-        store: &Store,
-        write: WriteId,
-        parts: Vec<Part>,
-        client: Option<Client>,
-    ) {
+    fn submit(&mut self, store: &Store, write: WriteId, parts: Vec<Part>, client: Option<Client>) {
         let mut request = store.write();
         for (place, part) in (0..).zip(&parts) {
             let key = &self.subjects[usize::from(part.subject)].key;

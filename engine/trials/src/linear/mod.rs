@@ -14,14 +14,15 @@
 //! The first operation of a window sets what was there, and the last says what must be there. Both come from the log.
 //!
 //! The search takes very long where very many calls overlap, as they do where threads keep many writes in flight. There it
-//! is first asked about one order alone, which respects real time and begins with the log's; if that is no answer, about all
-//! orders. So what is accepted has an order that the library accepts, and what is rejected has none.
+//! is first asked about one order alone, which respects real time (`order.rs`); if that is no answer, about all orders. So
+//! what is accepted has an order that the library accepts, and what is rejected has none.
 //!
 //! What it can't see: calls of which nobody knows what came of them, so it is for histories without failures; positions, so an order of the log that contradicts real time where no version shows it; and reads of
 //! the log and followers, which are not operations on versions.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+mod order;
+
+use std::collections::{BTreeMap, HashMap};
 
 use todc_utils::linearizability::WGLChecker;
 use todc_utils::linearizability::history::{Action, History as Search};
@@ -284,7 +285,7 @@ fn is_linearizable(
         }
     }
     let sequential = overlap(&timed) > OVERLAP_MAX
-        && hint(history, shard, &timed).is_some_and(|order| {
+        && order::of(history, &begins, &timed).is_some_and(|order| {
             let steps = order.iter().flat_map(|at| one_step(at + 1, &timed[*at].2));
             search(begins.clone(), steps.collect(), ends.clone())
         });
@@ -324,93 +325,6 @@ fn overlap(timed: &[(Nanos, Nanos, Step)]) -> usize {
         most = most.max(now);
     }
     most as usize
-}
-
-/// An order of the steps that respects real time and may be right. `None` if none is found so.
-///
-/// Writes are taken in the order of the log; what saw something comes behind what it saw, and behind all that was over
-/// before it began.
-fn hint(history: &History, shard: u16, timed: &[(Nanos, Nanos, Step)]) -> Option<Vec<usize>> {
-    let mut places: HashMap<WriteId, usize> = HashMap::new();
-    let mut versions: HashMap<(u16, u64), usize> = HashMap::new();
-    let mut sequences: HashMap<(u64, u16), Vec<(u64, usize)>> = HashMap::new();
-    let records = history.log.iter().filter(|record| record.shard == shard);
-    for (place, record) in (1..).zip(records) {
-        places.insert(record.write()?, place);
-        for part in record.parts.iter().filter(|part| part.appends) {
-            let subject = part.subject?;
-            versions.insert((subject, part.version), place);
-            if let Some(client) = record.client {
-                let made = sequences.entry((client.id, subject)).or_default();
-                made.push((client.sequence, place));
-            }
-        }
-    }
-    let seen = |subject: u16, version: u64| match version {
-        0 => Some(0),
-        _ => versions.get(&(subject, version)).copied(),
-    };
-    let mut order: Vec<usize> = (0..timed.len()).collect();
-    order.sort_by_key(|at| timed[*at].0);
-    let mut under_way: BinaryHeap<Reverse<(Nanos, usize)>> = BinaryHeap::new();
-    let mut floor = 0;
-    let mut keys = vec![(0, false, 0); timed.len()];
-    for at in &order {
-        let (called, until, step) = &timed[*at];
-        while let Some(Reverse((_, place))) = under_way.peek().filter(|over| over.0.0 < *called) {
-            floor = floor.max(*place);
-            under_way.pop();
-        }
-        let saw = match step {
-            Step::Begins(_) | Step::Ends(_) => None,
-            Step::Wrote { write, versions, .. } => match places.get(write) {
-                Some(place) => {
-                    keys[*at] = (*place, false, *called);
-                    under_way.push(Reverse((*until, *place)));
-                    continue;
-                }
-                // It only checked.
-                None => versions.iter().try_fold(0, |most, (subject, version)| {
-                    seen(*subject, *version).map(|place| place.max(most))
-                }),
-            },
-            Step::Took { write, .. } => {
-                let place = *places.get(write)?;
-                // It may be a retry, but then its place is as good as any behind.
-                keys[*at] = (place.max(floor), place < floor, *called);
-                under_way.push(Reverse((*until, place.max(floor))));
-                continue;
-            }
-            Step::Replayed { versions, .. } => {
-                versions.iter().try_fold(0, |most, (subject, version)| {
-                    seen(*subject, *version).map(|place| place.max(most))
-                })
-            }
-            Step::Refused { subject, actual, .. } => seen(*subject, *actual),
-            Step::Saw { subject, version, .. } => seen(*subject, *version),
-            Step::Overtaken { parts, client } => parts
-                .iter()
-                .filter_map(|part| sequences.get(&(client.id, part.subject)))
-                .flatten()
-                .filter(|(sequence, _)| *sequence > client.sequence)
-                .map(|(_, place)| *place)
-                .min(),
-        };
-        let place = saw?.max(floor);
-        keys[*at] = (place, true, *called);
-        under_way.push(Reverse((*until, place)));
-    }
-    order.sort_by_key(|at| keys[*at]);
-    // Does it respect real time? Nothing comes behind what was called after it was over.
-    let mut latest = 0;
-    for at in &order {
-        let (called, until, _) = &timed[*at];
-        if *until < latest {
-            return None;
-        }
-        latest = latest.max(*called);
-    }
-    Some(order)
 }
 
 /// A call as a step of an object, and until when it took effect. `None` if it says nothing of it.
