@@ -249,8 +249,9 @@ fn script(life: &Life, mut store: Store, pipe: &Pipe) {
                 parts.push(Part { subject: 3, condition: Condition::Any, events: 2 });
             }
             let client = (step % 2 == 0).then_some(Client { id: 1, sequence: number });
-            // Two of them do not fit into one segment.
-            let bytes = if round == 0 && step >= 8 { 400_000 } else { life.event_bytes };
+            // Three of them do not fit into one segment.
+            let large = round == 0 && (5..8).contains(&step);
+            let bytes = if large { 400_000 } else { life.event_bytes };
             let write = WriteId(number);
             if let Ok(ticket) = send(&life, &store, pipe, Intent { write, parts, client, bytes }) {
                 left.push((write, ticket));

@@ -131,6 +131,11 @@ impl Settings {
         }
     }
 
+    /// Whatever back end was asked for: the one that is everywhere.
+    pub(crate) fn kind_that_works(&mut self) {
+        self.backend = Kind::Blocking;
+    }
+
     pub(crate) fn options(&self) -> Options {
         let durability = match self.dsync {
             true => Durability::WriteDsync,
