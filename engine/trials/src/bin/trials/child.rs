@@ -250,7 +250,7 @@ fn script(life: &Life, mut store: Store, pipe: &Pipe) {
             }
             let client = (step % 2 == 0).then_some(Client { id: 1, sequence: number });
             // Three of them do not fit into one segment.
-            let large = round == 0 && (5..8).contains(&step);
+            let large = round == 0 && (4..7).contains(&step);
             let bytes = if large { 400_000 } else { life.event_bytes };
             let write = WriteId(number);
             if let Ok(ticket) = send(&life, &store, pipe, Intent { write, parts, client, bytes }) {

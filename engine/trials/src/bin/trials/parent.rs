@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use annals::Store;
+use annals::{ErrorKind, Store};
 use annals_trials::exact::{Complaint, Fault};
 use annals_trials::history::{LogRecord, Subject};
 use annals_trials::record::read_log;
@@ -31,6 +31,8 @@ pub(crate) struct Running {
 pub(crate) enum Stage {
     Opening,
     Open,
+    /// It was told of a write that it is durable.
+    Acked,
 }
 
 impl Running {
@@ -53,6 +55,7 @@ impl Running {
                 let stage = match word {
                     Word::Opening => Some(Stage::Opening),
                     Word::Open => Some(Stage::Open),
+                    Word::Acked(..) => Some(Stage::Acked),
                     _ => None,
                 };
                 if let Some(stage) = stage {
@@ -115,12 +118,19 @@ pub(crate) struct Reopened {
     pub(crate) took: Duration,
 }
 
+/// How long the lock of a killed process may be held. What it has in flight must land first, and a busy disk takes its
+/// time; an opening gives up after two seconds, so it is tried again.
+const LOCKED_MAX: Duration = Duration::from_secs(60);
+
 /// Opens a store at once after its process is gone.
 pub(crate) fn reopen(dir: &Path, settings: &Settings) -> Result<Reopened, Vec<Complaint>> {
     let began = Instant::now();
-    match settings.options().open(dir) {
-        Ok(store) => Ok(Reopened { store, took: began.elapsed() }),
-        Err(error) => Err(broken(format!("it does not open again: {error:?}"))),
+    loop {
+        match settings.options().open(dir) {
+            Ok(store) => return Ok(Reopened { store, took: began.elapsed() }),
+            Err(error) if error.kind() == ErrorKind::Locked && began.elapsed() < LOCKED_MAX => {}
+            Err(error) => return Err(broken(format!("it does not open again: {error:?}"))),
+        }
     }
 }
 

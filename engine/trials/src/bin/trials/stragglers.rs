@@ -28,6 +28,8 @@ const LATER: Duration = Duration::from_millis(120);
 /// Direct reads are aligned to it.
 const ALIGN: usize = 4096;
 const STEP_BYTES: usize = 1 << 20;
+/// How many writes are acknowledged before a process is killed.
+const ACKED_BEFORE: u32 = 40;
 
 pub(crate) fn run(stragglers: &Stragglers) -> Result<(), Failure> {
     if !arguments::backends().contains(&annals::Backend::Uring) {
@@ -40,18 +42,19 @@ pub(crate) fn run(stragglers: &Stragglers) -> Result<(), Failure> {
     }
     let mut progress = Progress::new("rounds", stragglers.rounds.into());
     let mut waited = Duration::ZERO;
-    let (mut acked, mut bytes) = (0, 0);
+    let (mut acked, mut in_flight, mut bytes) = (0, 0, 0);
     for round in 0..stragglers.rounds {
         let seed = stragglers.seed + u64::from(round);
         let done = one(&stragglers.place.dir, seed)?;
         waited = waited.max(done.opening);
         acked += done.acked;
+        in_flight += done.in_flight;
         bytes += done.bytes;
         progress.step(|| format!("{acked} writes acknowledged"));
     }
     let seconds = progress.finish().as_secs_f64();
     say(&format!(
-        "{} processes killed with large flushes in flight, in {seconds:.1} s: nothing changed after the store was open again; {acked} writes acknowledged, {} MiB looked at twice, longest opening {:.0} ms",
+        "{} processes killed with large flushes in flight, in {seconds:.1} s: nothing changed after the store was open again; {acked} writes acknowledged, {in_flight} in flight, {} MiB looked at twice, longest opening {:.0} ms",
         stragglers.rounds,
         bytes >> 20,
         waited.as_secs_f64() * 1e3,
@@ -62,6 +65,7 @@ pub(crate) fn run(stragglers: &Stragglers) -> Result<(), Failure> {
 struct Done {
     opening: Duration,
     acked: u64,
+    in_flight: u64,
     bytes: u64,
 }
 
@@ -73,8 +77,8 @@ fn one(place: &Path, seed: u64) -> Result<Done, Failure> {
         segment_bytes: 64 << 20,
         dsync: rng.bool(),
         flush_window: 64,
-        tail_bytes: 64 << 20,
-        in_flight_bytes: 64 << 20,
+        tail_bytes: 32 << 20,
+        in_flight_bytes: 16 << 20,
         ..Settings::plain(Kind::Uring)
     };
     let life = Life {
@@ -97,8 +101,11 @@ fn one(place: &Path, seed: u64) -> Result<Done, Failure> {
     );
     let broken = |complaints: Vec<_>| Failure::broken(&complaints, &again);
     let mut running = parent::life_of(&life)?;
-    running.wait_for(Stage::Open);
-    std::thread::sleep(Duration::from_millis(rng.u64(30..70)));
+    // By then segments are large enough, and many flushes at once under way.
+    for _ in 0..ACKED_BEFORE {
+        running.wait_for(Stage::Acked);
+    }
+    std::thread::sleep(Duration::from_millis(rng.u64(0..40)));
     running.kill()?;
     let ended = running.ended()?;
     let reopened = parent::reopen(&path, &settings).map_err(broken)?;
@@ -122,7 +129,8 @@ fn one(place: &Path, seed: u64) -> Result<Done, Failure> {
             return Err(Failure::Broken(text));
         }
     }
-    Ok(Done { opening: reopened.took, acked: truth.acked, bytes })
+    let in_flight = truth.writes() as u64 - truth.acked;
+    Ok(Done { opening: reopened.took, acked: truth.acked, in_flight, bytes })
 }
 
 /// Digests of every segment that is there, step by step, as the device has them.

@@ -15,6 +15,8 @@ enum Promise {
     /// The shard takes no more writes after the first that failed: nothing later is acknowledged before it is opened
     /// again. At least one of the points must come to that.
     FailStop,
+    /// As before, and the process keeps the lock: what it gave to a ring that it can't enter any more may still land.
+    FailStopForGood,
     /// Typed errors, or none; whatever goes wrong is told, and nothing is lost.
     Told,
     /// The store opens on the blocking back end.
@@ -51,7 +53,7 @@ const CASES: [Case; 13] = [
     case("fdatasync", "error=EIO", &EACH, (Kind::Blocking, false), Promise::FailStop),
     case("pwritev2", "error=EIO", &EACH, (Kind::Blocking, true), Promise::FailStop),
     case("pwritev2", "retval=0", &["2+", "4+"], (Kind::Blocking, true), Promise::FailStop),
-    case("io_uring_enter", "error=EIO", &SOME, (Kind::Uring, true), Promise::FailStop),
+    case("io_uring_enter", "error=EIO", &SOME, (Kind::Uring, true), Promise::FailStopForGood),
     case("io_uring_enter", "error=EINTR", &EACH, (Kind::Uring, true), Promise::Told),
     case("fsync", "error=EIO", &EACH, (Kind::Blocking, true), Promise::Told),
     case("pwrite64", "error=EIO", &EACH, (Kind::Blocking, true), Promise::Told),
@@ -81,7 +83,8 @@ pub(super) fn run(place: &Path, variants: Vec<Variant>) -> Result<(), Failure> {
                 return Err(Failure::Broken(text));
             }
         }
-        if case.promise == Promise::FailStop && !stopped {
+        let is_to_stop = matches!(case.promise, Promise::FailStop | Promise::FailStopForGood);
+        if is_to_stop && !stopped {
             let text = format!("{} {}: no life came to a stop by it", case.call, case.fault);
             return Err(Failure::Broken(text));
         }
@@ -138,6 +141,9 @@ fn kept(promise: Promise, words: &[Word]) -> Result<(), String> {
         Promise::FailStop | Promise::Told => {
             // The errors that the table of errors has for what the system refuses.
             not_opened.is_none_or(|code| [3002, 4003, 5001].contains(&code))
+        }
+        Promise::FailStopForGood => {
+            not_opened.is_none_or(|code| [4001, 4003, 5001].contains(&code))
         }
         Promise::FallsBack => said("backend blocking") && not_opened.is_none(),
         Promise::TriesAgain => said("backend uring") && not_opened.is_none(),
