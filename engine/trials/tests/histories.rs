@@ -30,11 +30,9 @@ fn history(
 
 fn accept(history: &History) {
     if let Err(complaints) = exact::check(history) {
-        for complaint in &complaints {
-            let call = complaint.call.map(|call| &history.calls[call]);
-            eprintln!("{complaint}\n    {call:?}");
-        }
-        panic!("{} complaints", complaints.len());
+        let complaint = &complaints[0];
+        let call = complaint.call.map(|call| &history.calls[call]);
+        panic!("{} complaints; {complaint}\n    {call:?}", complaints.len());
     }
     for window in 0..linear::windows(history) {
         if let Err(complaints) = linear::check(history, window) {
@@ -55,22 +53,37 @@ fn histories_as_they_are_are_accepted() {
     }
 }
 
+/// A history that has a place for an anomaly, with that planted in it.
+fn planted(anomaly: Anomaly, recorded: &mut Vec<History>) -> History {
+    for seed in 0..20 {
+        if recorded.len() == seed {
+            let fresh = history(seed as u64, Backend::Auto, 2, keys(4, 3), 60);
+            accept(&fresh);
+            recorded.push(fresh);
+        }
+        let mut planted = recorded[seed].clone();
+        if anomaly.plant(&mut planted) {
+            return planted;
+        }
+    }
+    panic!("{anomaly:?}: no place for it in twenty histories");
+}
+
 #[test]
 fn every_planted_anomaly_is_rejected() {
-    let recorded = history(7, Backend::Auto, 2, keys(4, 3), 60);
-    accept(&recorded);
+    let mut recorded = Vec::new();
     for anomaly in Anomaly::ALL {
-        let mut planted = recorded.clone();
-        assert!(anomaly.plant(&mut planted), "{anomaly:?}: no place for it");
+        let planted = planted(anomaly, &mut recorded);
         let complaints = exact::check(&planted).expect_err(&format!("{anomaly:?} was accepted"));
         assert!(
             complaints.iter().any(|complaint| complaint.fault == anomaly.fault()),
             "{anomaly:?}: {complaints:?}"
         );
-        let began = std::time::Instant::now();
-        let rejected = is_rejected_by_windows(&planted);
-        eprintln!("{anomaly:?} {:?}", began.elapsed());
-        assert_eq!(rejected, anomaly.is_of_versions(), "{anomaly:?}, the general checker");
+        assert_eq!(
+            is_rejected_by_windows(&planted),
+            anomaly.is_of_versions(),
+            "{anomaly:?}, the general checker"
+        );
     }
 }
 

@@ -104,6 +104,9 @@ pub(crate) struct Syscalls {
     /// One point alone: the back end, the system call, and which of its calls, as `uring,fdatasync,3`.
     #[arg(long)]
     pub(crate) only: Option<String>,
+    /// A process that does not keep its promises: the trial must find that.
+    #[arg(long)]
+    pub(crate) lie: Option<Lie>,
     /// Kills at points, or errors, or both.
     #[arg(long, value_enum, default_value_t = What::Both)]
     pub(crate) what: What,

@@ -83,8 +83,11 @@ mod ring {
             .read(true)
             .write(true)
             .open(dir.join("lock"))?;
-        lock.lock()?;
-        Ok(lock)
+        // SAFETY: a plain call on an open descriptor.
+        match unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) } {
+            0 => Ok(lock),
+            _ => Err(std::io::Error::last_os_error().into()),
+        }
     }
 
     /// Writes until it is killed.

@@ -131,7 +131,7 @@ pub(crate) fn run(syscalls: &Syscalls) -> Result<(), Failure> {
     if syscalls.what != What::Errors {
         kills(syscalls)?;
     }
-    if syscalls.what != What::Kills && syscalls.only.is_none() {
+    if syscalls.what != What::Kills && syscalls.only.is_none() && syscalls.lie.is_none() {
         errors::run(&syscalls.place.dir, variants())?;
     }
     Ok(())
@@ -153,7 +153,7 @@ fn kills(syscalls: &Syscalls) -> Result<(), Failure> {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let over = failed.lock().unwrap_or_else(PoisonError::into_inner).is_some();
                     let Some(point) = points.get(number).filter(|_| !over) else { return };
-                    match one(&syscalls.place.dir, point, number) {
+                    match one(syscalls, point, number) {
                         Ok(done) => {
                             killed.fetch_add(done.killed.into(), Ordering::Relaxed);
                             acked.fetch_add(done.acked, Ordering::Relaxed);
@@ -261,11 +261,13 @@ struct Done {
     sent_again: u64,
 }
 
-fn one(place: &Path, point: &Point, number: usize) -> Result<Done, Vec<Complaint>> {
+fn one(syscalls: &Syscalls, point: &Point, number: usize) -> Result<Done, Vec<Complaint>> {
     let failed = |failure: Failure| parent::broken(failure.to_string());
-    let dir = tempfile::tempdir_in(place).map_err(|error| parent::broken(error.to_string()))?;
+    let dir = tempfile::tempdir_in(&syscalls.place.dir)
+        .map_err(|error| parent::broken(error.to_string()))?;
     let path = dir.path().join("store");
     let mut life = point.variant.life(&path);
+    life.lie = syscalls.lie;
     let trace = format!("trace={}", point.call);
     let inject = format!("inject={}:signal=SIGKILL:when={}", point.call, point.number);
     let command = traced(&["-e", &trace, "-e", &inject]).map_err(failed)?;
@@ -275,7 +277,7 @@ fn one(place: &Path, point: &Point, number: usize) -> Result<Done, Vec<Complaint
     recover(&path, &life.settings, ended.words(), &mut truth)?;
     let acked = truth.acked;
     // Another life, by turns, which sends again what this one did not hear the end of.
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         life.number = 1;
         life.retries = truth.unresolved();
         let ended = parent::life_of(&life).and_then(Running::ended).map_err(failed)?;
