@@ -13,8 +13,8 @@
 //!
 //! The first operation of a window sets what was there, and the last says what must be there. Both come from the log.
 //!
-//! The search can take very long where many calls overlap, as they do where threads keep writes in flight. So in a large
-//! window it is first asked about one order alone, which respects real time (`order.rs`); if that is no answer, about all orders. So
+//! The search can take very long where many calls overlap, as they do where threads keep writes in flight. So in a
+//! window that is not small it is first asked about one order alone, which respects real time (`order.rs`); if that is no answer, about all orders. So
 //! what is accepted has an order that the library accepts, and what is rejected has none.
 //!
 //! What it can't see: calls of which nobody knows what came of them, so it is for histories without failures; positions, so an order of the log that contradicts real time where no version shows it; and reads of
@@ -34,8 +34,9 @@ use crate::history::{
 };
 use crate::mark::WriteId;
 
-/// So many steps of a window are searched without a hint.
+/// So many steps are searched without a hint, if no more than so many of them are under way at once.
 const STEPS_MAX: usize = 80;
+const OVERLAP_MAX: usize = 4;
 
 /// What is searched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -284,7 +285,7 @@ fn is_linearizable(
             ends.follow(record);
         }
     }
-    let sequential = timed.len() > STEPS_MAX
+    let sequential = (timed.len() > STEPS_MAX || overlap(&timed) > OVERLAP_MAX)
         && order::of(history, &begins, &timed).is_some_and(|order| {
             let steps = order.iter().flat_map(|at| one_step(at + 1, &timed[*at].2));
             search(begins.clone(), steps.collect(), ends.clone())
@@ -312,6 +313,19 @@ fn search(begins: State, actions: Vec<(usize, Action<Step>)>, ends: State) -> bo
     all.extend(actions);
     all.extend(one_step(0, &Step::Ends(ends)));
     WGLChecker::<Store>::is_linearizable(Search::from_actions(all))
+}
+
+/// How many steps are under way at once, at most.
+fn overlap(timed: &[(Nanos, Nanos, Step)]) -> usize {
+    let mut moments: Vec<(Nanos, i32)> =
+        timed.iter().flat_map(|(called, until, _)| [(*called, 1), (*until, -1)]).collect();
+    moments.sort_unstable();
+    let (mut now, mut most) = (0, 0);
+    for (_, change) in moments {
+        now += change;
+        most = most.max(now);
+    }
+    most as usize
 }
 
 /// A call as a step of an object, and until when it took effect. `None` if it says nothing of it.
