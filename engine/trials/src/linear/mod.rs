@@ -357,6 +357,8 @@ fn step_of(history: &History, shard: u16, object: Object, call: &Call) -> Option
                 (Outcome::Committed(landed), _) => {
                     Step::Wrote { write, parts, client, versions: sorted(&landed.versions) }
                 }
+                // It only checked, and nobody knows what it saw.
+                (Outcome::Accepted, _) if parts.iter().all(|part| part.events == 0) => return None,
                 (Outcome::Accepted, _) => {
                     // Durable by the end of the window.
                     let until = if object == Object::Durable { Nanos::MAX } else { until };
