@@ -7,6 +7,7 @@ use std::thread;
 
 use annals::{Backend, Options};
 use annals_power::drill::{Case, Drill, Mode};
+use annals_power::faults::Faults;
 use annals_power::rig::{FileSystem, tell};
 use annals_power::{drives, release, writer};
 use clap::{Parser, Subcommand};
@@ -40,6 +41,12 @@ enum Command {
         /// Fixes options, load and sectors. Drawn if it is left out.
         #[arg(long)]
         seed: Option<u64>,
+    },
+    /// Makes drives and file systems fail, fill up, stall and go away under an open store.
+    Faults {
+        /// What the stores lie on.
+        #[arg(long, value_enum, default_value = "ext4")]
+        fs: FileSystem,
     },
     /// Looks again at an image that failed.
     Check {
@@ -105,6 +112,11 @@ fn run(command: Command) -> Result<bool, Failure> {
             able(fs)?;
             let seed = seed.unwrap_or_else(drawn_seed);
             Ok(Drill { images, file_system: fs, mode, seed, uring: has_uring() }.run()?)
+        }
+        Command::Faults { fs } => {
+            able(fs)?;
+            let btrfs = able(FileSystem::Btrfs).is_ok();
+            Ok(Faults { file_system: fs, uring: has_uring(), btrfs }.run()?)
         }
         Command::Check { image } => Ok(Case::check(&image)?),
         Command::Able { fs } => {

@@ -70,7 +70,7 @@ pub enum Request {
         /// Decides which sectors.
         seed: u64,
     },
-    /// The image that a power cut leaves just before a later write or flush.
+    /// The image that a power cut leaves just before a later write or flush, the first at which something is at stake.
     CutLater {
         /// Of which drive.
         drive: DriveId,
@@ -81,10 +81,12 @@ pub enum Request {
         /// Decides which sectors.
         seed: u64,
     },
-    /// Whether the later cut has come; if not it won't.
+    /// Whether the later cut has come.
     Collect {
         /// Of which drive.
         drive: DriveId,
+        /// If not it won't.
+        last: bool,
     },
     /// From now on.
     Misbehave {

@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 /// What a drive writes whole or not at all.
 pub const SECTOR_BYTES: usize = 512;
 const PAGE_BYTES: usize = 4096;
+/// The beginning of a drive, which is written whole or not at all: ext4 keeps a superblock of two sectors there, with one
+/// checksum, and does not mount if only one of them was written.
+const SUPERBLOCK_END: u64 = 4096;
 
 type Page = [u8; PAGE_BYTES];
 
@@ -135,6 +138,11 @@ impl Device {
         self.unsynced.push(Unsynced { offset, data: data.into() });
     }
 
+    /// Whether there is something that a flush would make durable.
+    pub fn has_unsynced(&self) -> bool {
+        !self.unsynced.is_empty()
+    }
+
     /// Makes all that was written durable.
     pub fn flush(&mut self) {
         for write in self.unsynced.drain(..) {
@@ -154,16 +162,22 @@ impl Device {
         };
         for (at, write) in self.unsynced.iter().enumerate() {
             let whole = random.random_bool(0.5);
+            let mut superblock = None;
             for (index, sector) in write.data.chunks(SECTOR_BYTES).enumerate() {
-                let keep = match policy {
+                let offset = write.offset + (index * SECTOR_BYTES) as u64;
+                let drawn = match policy {
                     Policy::Subset => random.random_bool(chance),
                     Policy::Torn => at < torn || (at == torn && random.random_bool(0.5)),
                     Policy::Reorder => whole,
                     Policy::Nothing => false,
                     Policy::Everything => true,
                 };
+                let keep = match offset {
+                    ..SUPERBLOCK_END => *superblock.get_or_insert(drawn),
+                    _ => drawn,
+                };
                 if keep {
-                    durable.write(write.offset + (index * SECTOR_BYTES) as u64, sector);
+                    durable.write(offset, sector);
                     stake.kept += 1;
                 } else {
                     stake.dropped += 1;
@@ -186,19 +200,23 @@ impl Device {
 mod tests {
     use super::*;
 
+    const START: u64 = SUPERBLOCK_END;
+
+    /// The first byte of each sector behind the superblock.
     fn sectors(device: &Device) -> Vec<u8> {
         let mut bytes = vec![0; device.bytes() as usize];
         device.read(0, &mut bytes);
-        bytes.chunks(SECTOR_BYTES).map(|sector| sector[0]).collect()
+        let sectors = bytes.chunks(SECTOR_BYTES).map(|sector| sector[0]);
+        sectors.skip(SUPERBLOCK_END as usize / SECTOR_BYTES).collect()
     }
 
     fn three_writes() -> Device {
         let mut device = Device::new(64 << 10);
-        device.write(0, &[1; 4 * SECTOR_BYTES]);
+        device.write(START, &[1; 4 * SECTOR_BYTES]);
         device.flush();
-        device.write(0, &[2; 4 * SECTOR_BYTES]);
-        device.write(4096, &[3; 8 * SECTOR_BYTES]);
-        device.write(512, &[4; SECTOR_BYTES]);
+        device.write(START, &[2; 4 * SECTOR_BYTES]);
+        device.write(START + 4096, &[3; 8 * SECTOR_BYTES]);
+        device.write(START + 512, &[4; SECTOR_BYTES]);
         device
     }
 
@@ -259,10 +277,24 @@ mod tests {
     }
 
     #[test]
+    fn the_superblock_is_never_torn() {
+        let mut device = Device::new(64 << 10);
+        device.write(0, &[1; 16 * SECTOR_BYTES]);
+        let mut wholes = 0;
+        for seed in 0..100 {
+            let mut first = [0; SUPERBLOCK_END as usize];
+            device.cut(Policy::Subset, seed).0.read(0, &mut first);
+            assert!(first.iter().all(|byte| *byte == first[0]));
+            wholes += u32::from(first[0]);
+        }
+        assert!((10..90).contains(&wholes), "{wholes} of 100");
+    }
+
+    #[test]
     fn an_image_is_a_drive_of_its_own() {
         let device = three_writes();
         let (mut image, _) = device.cut(Policy::Everything, 1);
-        image.write(0, &[9; SECTOR_BYTES]);
+        image.write(START, &[9; SECTOR_BYTES]);
         image.flush();
         assert_eq!(sectors(&device)[0], 2);
         assert_eq!(sectors(&image)[0], 9);

@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::control::{DriveId, Fault};
-use crate::device::Policy;
+use crate::device::{AtStake, Policy};
 use crate::draw::Drawn;
 use crate::examine::{Findings, Image, STORE};
 use crate::judge::Violation;
@@ -24,7 +24,7 @@ use crate::truth::{Stands, Truth};
 use crate::writer::{Task, Writer};
 
 /// Where images stay that failed.
-pub const FAILED: &str = "/var/tmp/annals-power-failed";
+pub const FAILED: &str = "/var/tmp/annals-power.failed";
 /// Cuts in one life of a writer.
 const CUTS_PER_LIFE: usize = 8;
 /// Cuts in a row, each while the store opens what the one before left.
@@ -207,7 +207,7 @@ impl Run<'_> {
             let policy = self.drill.mode.policy(number, &mut self.random);
             // First what was heard, then the cut: all of it was durable before.
             let heard = writer.heard().acknowledgements();
-            let (image, stake) = self.rig.cut(drive, policy, self.random.random())?;
+            let (image, stake) = self.cut(drive, policy)?;
             self.totals.add_stake(&format!("{policy:?}").to_lowercase(), stake);
             cuts.push((image, heard));
         }
@@ -240,6 +240,26 @@ impl Run<'_> {
         Ok(cuts.into_iter().enumerate().map(waiting).collect())
     }
 
+    /// Cuts the power now, or, in most cases, when a write or flush comes and something is at stake.
+    fn cut(&mut self, drive: DriveId, policy: Policy) -> io::Result<(DriveId, AtStake)> {
+        let seed = self.random.random();
+        if self.random.random_bool(0.8) {
+            self.rig.cut_later(drive, self.random.random_range(0..6), policy, seed)?;
+            let patience = Instant::now() + Duration::from_millis(100);
+            while Instant::now() < patience {
+                thread::sleep(Duration::from_millis(1));
+                if let Some(image) = self.rig.collect(drive, false)? {
+                    return Ok(image);
+                }
+            }
+            // The writer has nothing to do, or not even begun.
+            if let Some(image) = self.rig.collect(drive, true)? {
+                return Ok(image);
+            }
+        }
+        self.rig.cut(drive, policy, seed)
+    }
+
     /// Looks at an image, and at those that come of cutting the power while it is opened.
     fn look_at(&mut self, image: Waiting) -> io::Result<()> {
         let mut waiting = VecDeque::from([image]);
@@ -257,7 +277,6 @@ impl Run<'_> {
             // Looking changes a drive; the image stays.
             let (copy, _) = self.rig.cut(image.drive, Policy::Everything, 0)?;
             let mut findings = case.examine(self.rig, copy, again)?;
-            self.totals.in_a_row = self.totals.in_a_row.max(image.row);
             self.totals.acknowledged += findings.acknowledged;
             self.totals.read += findings.log.len() as u64;
             self.totals.refused += case.truth.refused.len() as u64;
@@ -266,6 +285,7 @@ impl Run<'_> {
             for again in findings.again.drain(..) {
                 let (row, which) = if again.while_opening {
                     self.totals.while_opening += 1;
+                    self.totals.in_a_row = self.totals.in_a_row.max(image.row);
                     (image.row + 1, "during recovery")
                 } else {
                     self.totals.after_opening += 1;

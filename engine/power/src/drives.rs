@@ -79,7 +79,7 @@ impl Drives {
         let Some(drive) = self.drives.get_mut(&id) else { return };
         match &mut drive.later {
             Some(later) if later.requests > 0 => later.requests -= 1,
-            Some(later) => {
+            Some(later) if drive.device.has_unsynced() => {
                 let (device, stake) = drive.device.cut(later.policy, later.seed);
                 drive.later = None;
                 let image = self.add(device);
@@ -87,7 +87,7 @@ impl Drives {
                     drive.image = Some((image, stake));
                 }
             }
-            None => {}
+            Some(_) | None => {}
         }
     }
 
@@ -139,9 +139,9 @@ impl Drives {
                 drive.later = Some(Later { requests, policy, seed });
                 Reply::Done
             }
-            Request::Collect { drive } => {
+            Request::Collect { drive, last } => {
                 let drive = self.drive(drive)?;
-                drive.later = None;
+                drive.later = drive.later.take().filter(|_| !last);
                 drive.image.take().map_or(Reply::NoImage, |(id, stake)| Reply::Image(id, stake))
             }
             Request::Misbehave { drive, fault } => {

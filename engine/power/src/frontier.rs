@@ -14,6 +14,8 @@ pub struct Stated {
     pub frontier: u64,
     /// The accepted end in the newest segment that an opening began; 0 if the log held nothing.
     pub accepted_end: u64,
+    /// That segment; 0 if there is none.
+    pub opened: u64,
 }
 
 fn word(bytes: &[u8], at: usize) -> u64 {
@@ -23,7 +25,6 @@ fn word(bytes: &[u8], at: usize) -> u64 {
 /// Reads all segments of a shard. A segment that can't be read states nothing.
 pub fn stated(store: &Path, shard: u16) -> io::Result<Stated> {
     let mut stated = Stated::default();
-    let mut newest = 0;
     let folder = store.join(format!("shard-{shard:04x}"));
     let entries = match fs::read_dir(&folder) {
         Ok(entries) => entries,
@@ -41,8 +42,8 @@ pub fn stated(store: &Path, shard: u16) -> io::Result<Stated> {
         }
         stated.frontier = stated.frontier.max(highest_frontier(id, &bytes));
         let opened = bytes.len() >= 96 && &bytes[8..16] == b"ANNSEGMT" && bytes[46] == 1;
-        if opened && id > newest {
-            newest = id;
+        if opened && id > stated.opened {
+            stated.opened = id;
             stated.accepted_end = word(&bytes, 64);
         }
     }
@@ -65,11 +66,12 @@ fn highest_frontier(id: u64, bytes: &[u8]) -> u64 {
     headers.max().unwrap_or(0)
 }
 
-/// Whether an end that an opening accepted lies below what flushes had stated to be durable before.
+/// Whether an end that a later opening accepted lies below what flushes had stated to be durable before.
 pub fn is_cut_short(before: Stated, after: Stated) -> bool {
     // The first flush of a log states its own place, or none at all, and nothing lies below it.
     let nothing_below = before.frontier & 0xffff_ffff <= 64 << 10 && before.frontier >> 32 <= 1;
     match after.accepted_end {
+        _ if after.opened == before.opened => false,
         0 => !nothing_below,
         end => end < before.frontier,
     }
@@ -102,5 +104,6 @@ mod tests {
         assert!(!is_cut_short(before, after));
         assert!(is_cut_short(before, Stated { accepted_end: last, ..after }));
         assert!(is_cut_short(before, Stated { accepted_end: 0, ..after }));
+        assert!(!is_cut_short(before, before), "nothing was written since");
     }
 }

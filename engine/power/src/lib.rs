@@ -16,6 +16,7 @@ pub mod draw;
 pub mod drill;
 pub mod drives;
 pub mod examine;
+pub mod faults;
 pub mod frontier;
 pub mod judge;
 pub mod load;

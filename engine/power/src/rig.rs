@@ -41,7 +41,7 @@ impl FileSystem {
         match self {
             FileSystem::Ext4 => 96 << 20,
             FileSystem::Xfs => 320 << 20,
-            FileSystem::Btrfs => 128 << 20,
+            FileSystem::Btrfs => 256 << 20,
         }
     }
 
@@ -183,7 +183,8 @@ impl Rig {
         }
     }
 
-    /// Cuts the power just before the write or flush that comes after so many.
+    /// Cuts the power just before the write or flush that comes after so many, if something is at stake then, or else
+    /// before the first at which something is.
     pub fn cut_later(
         &self,
         drive: DriveId,
@@ -194,9 +195,9 @@ impl Rig {
         self.ask(&Request::CutLater { drive, requests, policy, seed }).map(drop)
     }
 
-    /// The image of the later cut. If there is none yet there won't be one.
-    pub fn collect(&self, drive: DriveId) -> io::Result<Option<(DriveId, AtStake)>> {
-        match self.ask(&Request::Collect { drive })? {
+    /// The image of the later cut, if it has come. If it was asked for the last time there won't be one.
+    pub fn collect(&self, drive: DriveId, last: bool) -> io::Result<Option<(DriveId, AtStake)>> {
+        match self.ask(&Request::Collect { drive, last })? {
             Reply::Image(image, stake) => Ok(Some((image, stake))),
             Reply::NoImage => Ok(None),
             reply => Err(unexpected(&reply)),
