@@ -53,7 +53,8 @@ impl FileSystem {
                 "lazy_itable_init=0,lazy_journal_init=0,nodiscard",
             ),
             FileSystem::Xfs => command.args(["-q", "-f", "-K"]),
-            FileSystem::Btrfs => command.args(["-q", "-f", "-K", "-m", "single"]),
+            // Mixed: on so small a device space that data gave back would never serve for a file's name.
+            FileSystem::Btrfs => command.args(["-q", "-f", "-K", "-M"]),
         };
         command.arg(device);
         command
