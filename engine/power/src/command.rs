@@ -9,6 +9,7 @@ use annals::{Backend, Options};
 use annals_power::drill::{Case, Drill, Mode};
 use annals_power::faults::Faults;
 use annals_power::rig::{FileSystem, tell};
+use annals_power::vm::{Machine, TOOLS};
 use annals_power::{drives, release, writer};
 use clap::{Parser, Subcommand};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -47,6 +48,18 @@ enum Command {
         /// What the stores lie on.
         #[arg(long, value_enum, default_value = "ext4")]
         fs: FileSystem,
+    },
+    /// Cuts the power under a virtual machine, disk cache and all.
+    Vm {
+        /// Where a Debian kernel package was unpacked (`dpkg-deb -x`).
+        #[arg(long)]
+        kernel: PathBuf,
+        /// How often.
+        #[arg(long, default_value_t = 10)]
+        cuts: u64,
+        /// Fixes options and load. Drawn if it is left out.
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// Looks again at an image that failed.
     Check {
@@ -118,6 +131,12 @@ fn run(command: Command) -> Result<bool, Failure> {
             let btrfs = able(FileSystem::Btrfs).is_ok();
             Ok(Faults { file_system: fs, uring: has_uring(), btrfs }.run()?)
         }
+        Command::Vm { kernel, cuts, seed } => {
+            able(FileSystem::Ext4)?;
+            all_found(&TOOLS)?;
+            let seed = seed.unwrap_or_else(drawn_seed);
+            Ok(Machine { kernel, cuts, seed }.run()?)
+        }
         Command::Check { image } => Ok(Case::check(&image)?),
         Command::Able { fs } => {
             able(fs)?;
@@ -138,11 +157,6 @@ fn drawn_seed() -> u64 {
 
 /// What is missing on this machine, if anything is.
 fn able(file_system: FileSystem) -> Result<(), Failure> {
-    let found = |name: &str| {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let own = std::env::split_paths(&path).any(|folder| folder.join(name).is_file());
-        own || ["/sbin", "/usr/sbin"].iter().any(|folder| Path::new(folder).join(name).is_file())
-    };
     let missing = |what: &str| Err(Failure::Cant(what.to_owned()));
     if !rustix::process::geteuid().is_root() {
         return missing("it needs root");
@@ -152,9 +166,17 @@ fn able(file_system: FileSystem) -> Result<(), Failure> {
             return missing(&format!("there is no {device}"));
         }
     }
-    for tool in ["losetup", "mount", "umount", &format!("mkfs.{}", file_system.name())] {
-        if !found(tool) {
-            return missing(&format!("there is no {tool}"));
+    all_found(&["losetup", "mount", "umount", &format!("mkfs.{}", file_system.name())])
+}
+
+/// Programs that must be there.
+fn all_found(tools: &[&str]) -> Result<(), Failure> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    folders.extend(["/sbin".into(), "/usr/sbin".into()]);
+    for tool in tools {
+        if !folders.iter().any(|folder| folder.join(tool).is_file()) {
+            return Err(Failure::Cant(format!("there is no {tool}")));
         }
     }
     Ok(())

@@ -108,6 +108,7 @@ struct Carried {
 struct Run<'a> {
     drill: Drill,
     rig: &'a Rig,
+    /// For what a life does, drawn anew for each: how many images were looked at before is chance.
     random: ChaCha8Rng,
     base: DriveId,
     totals: Totals,
@@ -164,6 +165,8 @@ impl Drill {
 
 impl Run<'_> {
     fn life(&mut self) -> io::Result<()> {
+        self.totals.lives += 1;
+        self.random = ChaCha8Rng::seed_from_u64(self.drill.seed ^ (self.totals.lives << 32));
         let carried = self.carried.take_if(|_| self.random.random_bool(0.5));
         let (from, drawn, history) = match carried {
             Some(Carried { drive, drawn, history }) => {
@@ -175,7 +178,6 @@ impl Run<'_> {
         if from != self.base {
             self.rig.remove(from)?;
         }
-        self.totals.lives += 1;
         let images = self.write(drive, drawn, &history)?;
         self.rig.remove(drive)?;
         for image in images {

@@ -25,4 +25,5 @@ pub mod release;
 pub mod rig;
 pub mod totals;
 pub mod truth;
+pub mod vm;
 pub mod writer;

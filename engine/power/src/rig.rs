@@ -146,6 +146,11 @@ impl Rig {
         }
     }
 
+    /// Its folder, which goes when it goes.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     fn ask(&self, request: &Request) -> io::Result<Reply> {
         let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
         writeln!(server.asks, "{}", serde_json::to_string(request)?)?;
