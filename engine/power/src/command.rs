@@ -57,6 +57,9 @@ enum Command {
         /// How often.
         #[arg(long, default_value_t = 10)]
         cuts: u64,
+        /// The disk ignores flushes: fails if nothing is found to be lost.
+        #[arg(long)]
+        lying: bool,
         /// Fixes options and load. Drawn if it is left out.
         #[arg(long)]
         seed: Option<u64>,
@@ -131,11 +134,11 @@ fn run(command: Command) -> Result<bool, Failure> {
             let btrfs = able(FileSystem::Btrfs).is_ok();
             Ok(Faults { file_system: fs, uring: has_uring(), btrfs }.run()?)
         }
-        Command::Vm { kernel, cuts, seed } => {
+        Command::Vm { kernel, cuts, lying, seed } => {
             able(FileSystem::Ext4)?;
             all_found(&TOOLS)?;
             let seed = seed.unwrap_or_else(drawn_seed);
-            Ok(Machine { kernel, cuts, seed }.run()?)
+            Ok(Machine { kernel, cuts, seed, lying }.run()?)
         }
         Command::Check { image } => Ok(Case::check(&image)?),
         Command::Able { fs } => {

@@ -38,6 +38,11 @@ pub enum Fault {
         /// Flushes that then fail.
         times: u64,
     },
+    /// All reads fail with EIO, once this many went well.
+    FailReads {
+        /// Reads that still go well.
+        after: u64,
+    },
     /// Each request takes so long.
     Slow {
         /// Milliseconds for each write and each flush.
@@ -122,6 +127,8 @@ pub struct Counts {
     pub failed_writes: u64,
     /// Flushes that failed.
     pub failed_flushes: u64,
+    /// Reads that failed.
+    pub failed_reads: u64,
     /// Flushes that were not done and answered as if.
     pub lies: u64,
     /// Requests that were held up.

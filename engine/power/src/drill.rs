@@ -129,7 +129,8 @@ impl Drill {
         let rig = Rig::new()?;
         let base = rig.make(self.file_system)?;
         let random = ChaCha8Rng::seed_from_u64(self.seed);
-        let style = ProgressStyle::with_template("{elapsed:>4} {bar:24} {pos}/{len} images {wide_msg}");
+        let style =
+            ProgressStyle::with_template("{elapsed:>4} {bar:24} {pos}/{len} images {wide_msg}");
         let bar = ProgressBar::new(self.images)
             .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         let mut run = Run {
@@ -189,7 +190,12 @@ impl Run<'_> {
     }
 
     /// One life of a writer, and the images of cuts during it.
-    fn write(&mut self, drive: DriveId, drawn: Drawn, history: &[Stands]) -> io::Result<Vec<Waiting>> {
+    fn write(
+        &mut self,
+        drive: DriveId,
+        drawn: Drawn,
+        history: &[Stands],
+    ) -> io::Result<Vec<Waiting>> {
         let mounted = self.rig.mount(drive, self.drill.file_system)?;
         let seed = self.drill.seed;
         let task = Task { seed, life: self.totals.lives, drawn, bytes: BYTES_PER_LIFE };

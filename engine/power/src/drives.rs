@@ -96,7 +96,9 @@ impl Drives {
         let counts = &mut self.counts;
         let Some(drive) = self.drives.get_mut(&id) else { return Turn::Fail };
         let (after, times, failed) = match (&mut drive.fault, flush) {
-            (Fault::FailWrites { after, times }, false) => (after, times, &mut counts.failed_writes),
+            (Fault::FailWrites { after, times }, false) => {
+                (after, times, &mut counts.failed_writes)
+            }
             (Fault::FailFlushes { after, times }, true) => {
                 (after, times, &mut counts.failed_flushes)
             }
@@ -120,6 +122,23 @@ impl Drives {
         *times -= 1;
         *failed += 1;
         Turn::Fail
+    }
+
+    /// Whether a read goes well.
+    fn may_read(&mut self, id: DriveId) -> bool {
+        let fault = self.drives.get_mut(&id).map(|drive| &mut drive.fault);
+        match fault {
+            Some(Fault::FailReads { after: 0 }) => {
+                self.counts.failed_reads += 1;
+                false
+            }
+            Some(Fault::FailReads { after }) => {
+                *after -= 1;
+                true
+            }
+            Some(_) => true,
+            None => false,
+        }
     }
 
     fn answer(&mut self, request: Request) -> Result<Reply, String> {
@@ -292,7 +311,8 @@ impl Filesystem for Served {
         reply: ReplyData,
     ) {
         let mut drives = self.lock();
-        let Some(Ok(drive)) = drive_of(inode.0).map(|id| drives.drive(id)) else {
+        let id = drive_of(inode.0).filter(|id| drives.may_read(*id));
+        let Some(Ok(drive)) = id.map(|id| drives.drive(id)) else {
             return reply.error(Errno::EIO);
         };
         let left = drive.device.bytes().saturating_sub(offset);

@@ -101,8 +101,7 @@ impl Image<'_> {
             }
         };
         findings.log = judge::read_log(&store, self.truth.seed, &mut findings.violations);
-        findings.acknowledged =
-            judge::compare(&findings.log, self.truth, &mut findings.violations);
+        findings.acknowledged = judge::compare(&findings.log, self.truth, &mut findings.violations);
         if self.cut_again {
             if let Some((drive, stake)) = rig.collect(self.drive, true)? {
                 let truth = self.truth.clone();
@@ -115,7 +114,9 @@ impl Image<'_> {
             findings.violations.push(error.into());
         }
         drop(store);
-        if self.cut_again && let Some((drive, stake)) = rig.collect(self.drive, true)? {
+        if self.cut_again
+            && let Some((drive, stake)) = rig.collect(self.drive, true)?
+        {
             let truth = Truth { history: findings.log.clone(), ..self.truth.clone() };
             findings.again.push(Again { drive, truth, while_opening: false, stake });
         }

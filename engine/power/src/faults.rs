@@ -93,7 +93,13 @@ impl Scene<'_> {
         during: impl FnOnce() -> Result<R, String>,
     ) -> Result<R, String> {
         let stop = AtomicBool::new(false);
-        let load = Load { seed: SEED, life, threads: self.drawn.threads, burst: self.drawn.burst, bytes: 24 << 20 };
+        let load = Load {
+            seed: SEED,
+            life,
+            threads: self.drawn.threads,
+            burst: self.drawn.burst,
+            bytes: 24 << 20,
+        };
         let result = thread::scope(|scope| {
             scope.spawn(|| load.run(store, &stop, &|word| self.heard.hear(word)));
             let result = during();
@@ -155,8 +161,7 @@ impl Scene<'_> {
         drop(mounted);
         let Some(drive) = drive else { return Err("there is no drive".to_owned()) };
         let truth = heard.truth(SEED, &[], heard.acknowledgements());
-        let image =
-            Image { drive, file_system, drawn, truth: &truth, number: 1, cut_again: false };
+        let image = Image { drive, file_system, drawn, truth: &truth, number: 1, cut_again: false };
         let findings = image.examine(rig).map_err(text)?;
         let mut all = String::new();
         for violation in &findings.violations {
@@ -222,7 +227,11 @@ impl Faults {
                 }
             }
             let scene = || self.scene(&rig, base, drawn(uring, true));
-            tell_of(format!("{back_end}: 20 requests a second"), scene().and_then(slow));
+            tell_of(
+                format!("{back_end}: it stalls, then 20 requests a second"),
+                scene().and_then(slow),
+            );
+            tell_of(format!("{back_end}: reads fail while it opens"), scene().and_then(unread));
             tell_of(format!("{back_end}: read-only at run time"), scene().and_then(read_only));
             tell_of(format!("{back_end}: the file system is full"), scene().and_then(full));
             tell_of(format!("{back_end}: a full file system in memory"), in_memory(&rig, uring));
@@ -236,13 +245,16 @@ impl Faults {
         }
         let counts = rig.counts()?;
         tell(&format!(
-            "{} writes failed, {} flushes failed, {} requests delayed; {:.1} s",
+            "{} writes failed, {} flushes failed, {} reads failed, {} requests delayed; {:.1} s",
             counts.failed_writes,
             counts.failed_flushes,
+            counts.failed_reads,
             counts.delayed,
             began.elapsed().as_secs_f64()
         ));
-        if counts.failed_writes == 0 || counts.failed_flushes == 0 || counts.delayed == 0 {
+        let planned =
+            [counts.failed_writes, counts.failed_flushes, counts.failed_reads, counts.delayed];
+        if planned.contains(&0) {
             tell("FAILED: a fault that was planned never happened");
             failed += 1;
         }
@@ -309,20 +321,48 @@ fn fails(scene: Scene<'_>, fault: Fault) -> Outcome {
     scene.check_afterwards()
 }
 
-/// A drive that answers twenty times a second.
+/// The drive can't be read while the store opens: the opening fails, and takes nothing for the end of the log.
+fn unread(mut scene: Scene<'_>) -> Outcome {
+    let Some(drive) = scene.drive else { return Err("there is no drive".to_owned()) };
+    let store = scene.open()?;
+    scene.under_load(&store, 1, || scene.wait_for_acknowledgements(300))?;
+    store.close().map_err(text)?;
+    drop(store);
+    let mut refusals = 0;
+    for after in 0.. {
+        // Mounted anew, so that nothing of it is in memory.
+        let Scene { rig, file_system, drawn, mounted, heard, .. } = scene;
+        drop(mounted);
+        scene = scene_on(rig, drive, file_system, drawn)?;
+        scene.heard = heard;
+        rig.misbehave(drive, Fault::FailReads { after }).map_err(text)?;
+        let opened = scene.drawn.options().open(scene.store_folder());
+        rig.misbehave(drive, Fault::None).map_err(text)?;
+        match opened {
+            Ok(_) if refusals == 0 => return Err("it opens without reading".to_owned()),
+            Ok(_) => break,
+            Err(error) if error.kind() == ErrorKind::Io => refusals += 1,
+            Err(error) => return Err(format!("{:?} when reads fail: {error}", error.kind())),
+        }
+    }
+    scene.check_afterwards().map(|seen| format!("refused {refusals} times; {seen}"))
+}
+
+/// A drive that stalls, and one that answers twenty times a second.
 fn slow(scene: Scene<'_>) -> Outcome {
     let Some(drive) = scene.drive else { return Err("there is no drive".to_owned()) };
     let store = scene.open()?;
     scene.under_load(&store, 1, || scene.wait_for_acknowledgements(50))?;
-    scene.rig.misbehave(drive, Fault::Slow { millis: 50 }).map_err(text)?;
+    scene.rig.misbehave(drive, Fault::Slow { millis: 400 }).map_err(text)?;
     let id = WriteId { client: PROBES + 1, sequence: 1 };
     let plan = id.plan(SEED);
     let ticket = load::send(&store, id, &plan, None).map_err(text)?;
     let early = ticket.wait_timeout(Duration::from_millis(1));
     ensure(early.as_ref().is_err_and(|error| error.kind() == ErrorKind::OutcomeUnknown), || {
-        format!("after 1 ms of at least 50 the ticket says {early:?}")
+        format!("after 1 ms of at least 400 the ticket says {early:?}")
     })?;
     scene.heard.hear(load::word_of(&store, id, &plan, ticket.wait()));
+    scene.rig.misbehave(drive, Fault::Slow { millis: 50 }).map_err(text)?;
     scene.under_load(&store, 2, || scene.wait_for_acknowledgements(30))?;
     store.close().map_err(text)?;
     drop(store);

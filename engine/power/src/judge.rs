@@ -121,9 +121,10 @@ fn check_write(
         }
         let events: Vec<_> = part.events().collect();
         let same = events.len() == expected.events.len()
-            && events.iter().zip(&expected.events).all(|(event, data)| {
-                event.data() == data && event.event_type() == EVENT_TYPE
-            });
+            && events
+                .iter()
+                .zip(&expected.events)
+                .all(|(event, data)| event.data() == data && event.event_type() == EVENT_TYPE);
         if !same {
             return Err(format!("{id:?}: other events in {} than were written", expected.key));
         }
@@ -185,9 +186,8 @@ pub fn compare(log: &[Stands], truth: &Truth, violations: &mut Vec<Violation>) -
     for expected in &truth.acknowledged {
         match stored.get(&expected.id) {
             Some(stands) if *stands == expected => found += 1,
-            Some(stands) => violations.push(Violation::Wrong(format!(
-                "{expected:?} was acknowledged and is {stands:?}"
-            ))),
+            Some(stands) => violations
+                .push(Violation::Wrong(format!("{expected:?} was acknowledged and is {stands:?}"))),
             None => violations.push(Violation::Lost(format!("{expected:?} was acknowledged"))),
         }
     }
@@ -219,7 +219,8 @@ fn check_history(log: &[Stands], history: &[Stands], violations: &mut Vec<Violat
             match now.next() {
                 Some(stands) if stands == served => {}
                 Some(stands) => {
-                    violations.push(Violation::Wrong(format!("{served:?} was served, now {stands:?}")));
+                    violations
+                        .push(Violation::Wrong(format!("{served:?} was served, now {stands:?}")));
                     break;
                 }
                 None => {

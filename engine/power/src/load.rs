@@ -61,7 +61,8 @@ impl Load {
                 sequence += 1;
                 let id = WriteId { client, sequence };
                 let plan = id.plan(self.seed);
-                let bytes = plan.parts.iter().flat_map(|part| &part.events).map(Vec::len).sum::<usize>();
+                let bytes =
+                    plan.parts.iter().flat_map(|part| &part.events).map(Vec::len).sum::<usize>();
                 written.fetch_add(bytes as u64, Ordering::Relaxed);
                 match send(store, id, &plan, Some(&mut random)) {
                     Ok(ticket) => sent.push((id, plan, ticket)),
@@ -151,12 +152,7 @@ fn failed(error: &Error) -> bool {
 }
 
 /// What came of a write, in the words of the truth.
-pub fn word_of(
-    store: &Store,
-    id: WriteId,
-    plan: &Plan,
-    outcome: Result<Committed, Error>,
-) -> Word {
+pub fn word_of(store: &Store, id: WriteId, plan: &Plan, outcome: Result<Committed, Error>) -> Word {
     match outcome {
         Ok(done) => Word::Acknowledged(stands(store, id, plan, &done)),
         Err(error) => match error.kind() {

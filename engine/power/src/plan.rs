@@ -11,7 +11,9 @@ pub const GROUPS: u64 = 4;
 const AGGREGATES: u64 = 6;
 
 /// Which write of which run.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize, serde::Deserialize,
+)]
 pub struct WriteId {
     /// A writer; unique in a run.
     pub client: u64,
@@ -112,7 +114,8 @@ mod tests {
     fn a_write_names_no_aggregate_twice() {
         for sequence in 0..500 {
             let plan = WriteId { client: 1, sequence }.plan(5);
-            let mut keys: Vec<_> = plan.parts.iter().map(|part| &part.key).chain(&plan.check).collect();
+            let mut keys: Vec<_> =
+                plan.parts.iter().map(|part| &part.key).chain(&plan.check).collect();
             let count = keys.len();
             keys.sort();
             keys.dedup();

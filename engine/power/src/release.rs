@@ -58,9 +58,9 @@ pub fn release_left_over() -> io::Result<Vec<PathBuf>> {
 fn is_abandoned(rig: &Path) -> bool {
     match File::open(rig.join(LOCK)) {
         Ok(lock) => flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok(),
-        Err(_) => fs::metadata(rig)
-            .and_then(|metadata| metadata.modified())
-            .is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > Duration::from_secs(60))),
+        Err(_) => fs::metadata(rig).and_then(|metadata| metadata.modified()).is_ok_and(|time| {
+            SystemTime::now().duration_since(time).is_ok_and(|age| age > Duration::from_secs(60))
+        }),
     }
 }
 

@@ -15,7 +15,9 @@ use crate::device::{AtStake, Policy};
 use crate::release::{self, LOCK, PREFIX, RIGS};
 
 /// A file system to put a store on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum FileSystem {
     /// The usual one.
@@ -49,9 +51,9 @@ impl FileSystem {
         let mut command = Command::new(format!("mkfs.{}", self.name()));
         match self {
             // Nothing is left for the kernel to initialise behind the store's back.
-            FileSystem::Ext4 => command.args(["-q", "-F", "-b", "4096", "-m", "0", "-E"]).arg(
-                "lazy_itable_init=0,lazy_journal_init=0,nodiscard",
-            ),
+            FileSystem::Ext4 => command
+                .args(["-q", "-F", "-b", "4096", "-m", "0", "-E"])
+                .arg("lazy_itable_init=0,lazy_journal_init=0,nodiscard"),
             FileSystem::Xfs => command.args(["-q", "-f", "-K"]),
             // Mixed: on so small a device space that data gave back would never serve for a file's name.
             FileSystem::Btrfs => command.args(["-q", "-f", "-K", "-M"]),
@@ -138,7 +140,12 @@ impl Rig {
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         release::remember(&folder);
         match serve_in(&folder) {
-            Ok(server) => Ok(Rig { folder, _lock: lock, server: Mutex::new(server), mounts: AtomicU64::new(0) }),
+            Ok(server) => Ok(Rig {
+                folder,
+                _lock: lock,
+                server: Mutex::new(server),
+                mounts: AtomicU64::new(0),
+            }),
             Err(error) => {
                 release::forget(&folder);
                 Err(error)

@@ -91,13 +91,8 @@ impl fmt::Display for Totals {
         }
         write!(
             f,
-            "drives: {} writes, {} flushes, {} writes failed, {} flushes failed, {} flushes ignored, {} requests delayed",
-            counts.writes,
-            counts.flushes,
-            counts.failed_writes,
-            counts.failed_flushes,
-            counts.lies,
-            counts.delayed
+            "drives: {} writes, {} flushes, {} flushes ignored",
+            counts.writes, counts.flushes, counts.lies
         )
     }
 }

@@ -16,6 +16,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::draw::Drawn;
 use crate::examine::Image;
+use crate::judge::Violation;
 use crate::rig::{FileSystem, Rig, run, tell};
 use crate::truth::Heard;
 use crate::writer::Task;
@@ -49,6 +50,8 @@ pub struct Machine {
     pub cuts: u64,
     /// Fixes options and load.
     pub seed: u64,
+    /// The disk ignores flushes. It fails then if nothing is found to be lost.
+    pub lying: bool,
 }
 
 /// A process that is killed when nobody wants it any more, and when this process dies.
@@ -109,6 +112,17 @@ impl Machine {
                 findings.log.len(),
                 started.elapsed().as_secs_f64()
             ));
+            if self.lying {
+                let lost =
+                    findings.violations.iter().any(|each| matches!(each, Violation::Lost(_)));
+                failed += u64::from(!lost);
+                tell(if lost {
+                    "it lost writes, and that was found"
+                } else {
+                    "FAILED: no loss was found"
+                });
+                continue;
+            }
             acknowledged += findings.acknowledged;
             read += findings.log.len();
             let violations = findings.violations.iter().map(ToString::to_string);
@@ -144,7 +158,8 @@ impl Machine {
         let mut server = Killed::spawn("nbdkit", |command| {
             command.args(["-f", "-U"]).arg(&socket).args(["--filter=cache", "file"]);
             // The cache is a file that has no name: it dies with its process.
-            command.arg(disk).arg("cache=writeback").env("TMPDIR", work);
+            let cache = if self.lying { "cache=unsafe" } else { "cache=writeback" };
+            command.arg(disk).arg(cache).env("TMPDIR", work);
         })?;
         let patience = Instant::now() + BOOT_MAX;
         while !socket.exists() {
@@ -163,7 +178,8 @@ impl Machine {
             command.arg("-kernel").arg(self.image()).arg("-initrd").arg(&initrd);
             command.stdout(Stdio::piped());
         })?;
-        let output = guest.0.stdout.take().ok_or_else(|| io::Error::other("a child without pipes"))?;
+        let output =
+            guest.0.stdout.take().ok_or_else(|| io::Error::other("a child without pipes"))?;
         let heard = Arc::new(Heard::default());
         let ear = Arc::clone(&heard);
         let listener = thread::spawn(move || ear.listen(output));
