@@ -163,6 +163,7 @@ impl Scene<'_> {
         let truth = heard.truth(SEED, &[], heard.acknowledgements());
         let image = Image { drive, file_system, drawn, truth: &truth, number: 1, cut_again: false };
         let findings = image.examine(rig).map_err(text)?;
+        rig.remove(drive).map_err(text)?;
         let mut all = String::new();
         for violation in &findings.violations {
             let _written = write!(all, "{violation}; ");

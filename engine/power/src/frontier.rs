@@ -93,6 +93,7 @@ mod tests {
             last = ticket.wait().unwrap().position().get();
         }
         store.close().unwrap();
+        drop(store);
         let before = stated(folder.path(), 0).unwrap();
         assert!(before.frontier > last, "closing states all that is durable: {before:?}");
         assert_eq!(before.accepted_end, 0);

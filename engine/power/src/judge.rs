@@ -308,19 +308,32 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_nobody_planned_is_found() {
+    fn half_a_write_is_found() {
         let scene = scene(5);
-        let id = WriteId { client: 1, sequence: 6 };
-        let plan = id.plan(SEED);
-        // Its first event alone: half a write.
-        let data = plan.parts[0].events[0].as_slice();
-        let half = scene.store.append(
-            &plan.parts[0].key,
-            Expect::Any,
-            [Event::new(EVENT_TYPE, data), Event::new(EVENT_TYPE, "more")],
-        );
-        half.unwrap().wait().unwrap();
+        let ids = (6..).map(|sequence| WriteId { client: 1, sequence });
+        let mut wide = ids
+            .map(|id| id.plan(SEED))
+            .filter(|plan| plan.parts.len() > 1 && !plan.retriable && plan.check.is_none());
+        let part = wide.next().unwrap().parts.swap_remove(0);
+        let events = part.events.iter().map(|data| Event::new(EVENT_TYPE, data.as_slice()));
+        scene.store.append(&part.key, Expect::Any, events).unwrap().wait().unwrap();
         let violations = judge(&scene, &scene.truth);
-        assert!(matches!(violations[..], [Violation::Wrong(_)]), "{violations:?}");
+        let said = violations[0].to_string();
+        assert!(said.starts_with("WRONG") && said.ends_with("is there in part"), "{said}");
+    }
+
+    #[test]
+    fn other_bytes_than_were_written_are_found() {
+        let scene = scene(5);
+        let ids = (6..).map(|sequence| WriteId { client: 1, sequence });
+        let mut narrow = ids
+            .map(|id| id.plan(SEED))
+            .filter(|plan| plan.parts.len() == 1 && !plan.retriable && plan.check.is_none());
+        let mut part = narrow.next().unwrap().parts.swap_remove(0);
+        part.events[0].push(0);
+        let events = part.events.iter().map(|data| Event::new(EVENT_TYPE, data.as_slice()));
+        scene.store.append(&part.key, Expect::Any, events).unwrap().wait().unwrap();
+        let said = judge(&scene, &scene.truth)[0].to_string();
+        assert!(said.starts_with("WRONG") && said.contains("other events"), "{said}");
     }
 }

@@ -4,8 +4,8 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -21,6 +21,14 @@ pub const LOCK: &str = "lock";
 /// The rigs of this process, for whoever has to let go of them all at once.
 static OWN: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
+/// Held by whoever takes something of the machine, so that nothing is taken behind the back of who lets go of all.
+static TAKING: Mutex<()> = Mutex::new(());
+
+/// To be held while something is mounted or attached.
+pub fn taking() -> MutexGuard<'static, ()> {
+    TAKING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Remembers a rig of this process.
 pub fn remember(rig: &Path) {
     OWN.lock().unwrap_or_else(PoisonError::into_inner).push(rig.to_owned());
@@ -32,8 +40,9 @@ pub fn forget(rig: &Path) {
     release(rig);
 }
 
-/// Lets go of all that this process holds: its last act after a signal.
+/// Lets go of all that this process holds: its last act after a signal. Nothing can be taken from then on.
 pub fn release_own() {
+    std::mem::forget(taking());
     for rig in OWN.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
         release(&rig);
     }
@@ -80,6 +89,28 @@ fn release(rig: &Path) {
     if mounts_under(rig).is_empty() {
         // What remains is empty folders and a lock; a failure leaves them for the next run.
         let _left = fs::remove_dir_all(rig);
+    }
+}
+
+/// A process that ends when nobody wants it any more.
+#[derive(Debug)]
+pub struct Owned(pub Child);
+
+impl Owned {
+    /// Kills it and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// Of the system.
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.0.kill()?;
+        self.0.wait().map(drop)
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let _ended_already = self.kill();
     }
 }
 

@@ -135,9 +135,14 @@ impl Rig {
         for left in release::release_left_over()? {
             tell(&format!("let go of what an earlier run left: {}", left.display()));
         }
-        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(RIGS)?.keep();
-        let lock = File::create(folder.join(LOCK))?;
+        // Under another name until it is locked: what has this one and no lock is a left-over.
+        let making =
+            tempfile::Builder::new().prefix(&format!(".{PREFIX}")).tempdir_in(RIGS)?.keep();
+        let lock = File::create(making.join(LOCK))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        let name = making.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let folder = Path::new(RIGS).join(name.trim_start_matches('.'));
+        std::fs::rename(&making, &folder)?;
         release::remember(&folder);
         match serve_in(&folder) {
             Ok(server) => Ok(Rig {
@@ -177,6 +182,7 @@ impl Rig {
     /// A drive with an empty file system on it.
     pub fn make(&self, file_system: FileSystem) -> io::Result<DriveId> {
         let drive = self.ask_for_drive(&Request::Create { bytes: file_system.bytes() })?;
+        let _taking = release::taking();
         let device = self.attach(drive)?;
         let made = run(&mut file_system.make(&device));
         release::detach(&device);
@@ -258,6 +264,7 @@ impl Rig {
 
     /// Mounts a drive. The file system first takes up what its journal says.
     pub fn mount(&self, drive: DriveId, file_system: FileSystem) -> io::Result<Mounted> {
+        let _taking = release::taking();
         let mounted = Mounted { path: self.mount_point()?, device: Some(self.attach(drive)?) };
         let mut mount = Command::new("mount");
         mount.args(["-t", file_system.name(), "-o", file_system.mount_options()]);
@@ -268,6 +275,7 @@ impl Rig {
 
     /// A file system in memory that holds so many bytes.
     pub fn mount_memory(&self, bytes: u64) -> io::Result<Mounted> {
+        let _taking = release::taking();
         let mounted = Mounted { path: self.mount_point()?, device: None };
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "annals-power"]);

@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::draw::Drawn;
 use crate::examine::Image;
 use crate::judge::Violation;
+use crate::release::Owned;
 use crate::rig::{FileSystem, Rig, run, tell};
 use crate::truth::Heard;
 use crate::writer::Task;
@@ -54,28 +55,12 @@ pub struct Machine {
     pub lying: bool,
 }
 
-/// A process that is killed when nobody wants it any more, and when this process dies.
-#[derive(Debug)]
-struct Killed(Child);
-
-impl Killed {
-    fn spawn(program: &str, arguments: impl FnOnce(&mut Command)) -> io::Result<Killed> {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", program]).stdin(Stdio::null());
-        arguments(&mut command);
-        Ok(Killed(command.spawn()?))
-    }
-
-    fn kill(&mut self) -> io::Result<()> {
-        self.0.kill()?;
-        self.0.wait().map(drop)
-    }
-}
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _dead = self.kill();
-    }
+/// A process that dies with this one.
+fn spawn(program: &str, arguments: impl FnOnce(&mut Command)) -> io::Result<Owned> {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", program]).stdin(Stdio::null());
+    arguments(&mut command);
+    Ok(Owned(command.spawn()?))
 }
 
 impl Machine {
@@ -155,7 +140,7 @@ impl Machine {
         let initrd = self.initrd(work, task)?;
         let socket = work.join("disk.sock");
         let _absent = fs::remove_file(&socket);
-        let mut server = Killed::spawn("nbdkit", |command| {
+        let mut server = spawn("nbdkit", |command| {
             command.args(["-f", "-U"]).arg(&socket).args(["--filter=cache", "file"]);
             // The cache is a file that has no name: it dies with its process.
             let cache = if self.lying { "cache=unsafe" } else { "cache=writeback" };
@@ -166,7 +151,7 @@ impl Machine {
             give_up_after(patience, "nbdkit does not start")?;
         }
         let console = work.join("console");
-        let mut guest = Killed::spawn("qemu-system-x86_64", |command| {
+        let mut guest = spawn("qemu-system-x86_64", |command| {
             command.args(["-accel", "tcg", "-cpu", "max", "-m", "512", "-smp", "2"]);
             command.args(["-display", "none", "-monitor", "none", "-no-reboot", "-nodefaults"]);
             command.arg("-serial").arg(format!("file:{}", console.display()));

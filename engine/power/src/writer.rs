@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead, Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::draw::Drawn;
 use crate::load::Load;
+use crate::release::Owned;
 use crate::truth::{Heard, Word};
 
 /// What a writer is told: one line of JSON on its standard input.
@@ -71,7 +72,7 @@ pub fn run(store: &Path) -> io::Result<()> {
 /// A writer, seen from its parent.
 #[derive(Debug)]
 pub struct Writer {
-    child: Child,
+    child: Owned,
     listener: JoinHandle<()>,
     heard: Arc<Heard>,
 }
@@ -85,10 +86,10 @@ impl Writer {
     }
 
     fn spawn(command: &mut Command, task: &Task) -> io::Result<Writer> {
-        let mut child = command.spawn()?;
+        let mut child = Owned(command.spawn()?);
         let missing = || io::Error::other("a child without pipes");
-        let output = child.stdout.take().ok_or_else(missing)?;
-        let input = child.stdin.as_mut().ok_or_else(missing)?;
+        let output = child.0.stdout.take().ok_or_else(missing)?;
+        let input = child.0.stdin.as_mut().ok_or_else(missing)?;
         writeln!(input, "{}", serde_json::to_string(task)?)?;
         let heard = Arc::new(Heard::default());
         let ear = Arc::clone(&heard);
@@ -103,7 +104,7 @@ impl Writer {
 
     /// Whether it still runs.
     pub fn is_running(&mut self) -> io::Result<bool> {
-        Ok(self.child.try_wait()?.is_none())
+        Ok(self.child.0.try_wait()?.is_none())
     }
 
     /// Kills it, and hears what was still in the pipe.
@@ -114,12 +115,12 @@ impl Writer {
 
     /// Lets it close its store, and says whether that went well.
     pub fn finish(mut self) -> io::Result<(Arc<Heard>, bool)> {
-        drop(self.child.stdin.take());
+        drop(self.child.0.stdin.take());
         self.end()
     }
 
     fn end(mut self) -> io::Result<(Arc<Heard>, bool)> {
-        let status = self.child.wait()?;
+        let status = self.child.0.wait()?;
         self.listener.join().map_err(|_| io::Error::other("the listener panicked"))?;
         Ok((self.heard, status.success()))
     }
