@@ -16,6 +16,8 @@ pub struct Stated {
     pub accepted_end: u64,
     /// That segment; 0 if there is none.
     pub opened: u64,
+    /// The size of a block: where the first flush of a segment stands.
+    pub block: u64,
 }
 
 fn word(bytes: &[u8], at: usize) -> u64 {
@@ -41,8 +43,11 @@ pub fn stated(store: &Path, shard: u16) -> io::Result<Stated> {
             continue;
         }
         stated.frontier = stated.frontier.max(highest_frontier(id, &bytes));
-        let opened = bytes.len() >= 96 && &bytes[8..16] == b"ANNSEGMT" && bytes[46] == 1;
-        if opened && id > stated.opened {
+        let segment = bytes.len() >= 96 && &bytes[8..16] == b"ANNSEGMT";
+        if segment {
+            stated.block = word(&bytes, 16) >> 32;
+        }
+        if segment && bytes[46] == 1 && id > stated.opened {
             stated.opened = id;
             stated.accepted_end = word(&bytes, 64);
         }
@@ -68,11 +73,10 @@ fn highest_frontier(id: u64, bytes: &[u8]) -> u64 {
 
 /// Whether an end that a later opening accepted lies below what flushes had stated to be durable before.
 pub fn is_cut_short(before: Stated, after: Stated) -> bool {
-    // The first flush of a log states its own place, or none at all, and nothing lies below it.
-    let nothing_below = before.frontier & 0xffff_ffff <= 64 << 10 && before.frontier >> 32 <= 1;
     match after.accepted_end {
         _ if after.opened == before.opened => false,
-        0 => !nothing_below,
+        // The first flush of a log may state its own place, and nothing lies below it.
+        0 => before.frontier > 1 << 32 | before.block,
         end => end < before.frontier,
     }
 }
