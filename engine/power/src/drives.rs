@@ -416,6 +416,7 @@ pub fn serve(mount: &Path) -> io::Result<()> {
         writeln!(output, "{}", serde_json::to_string(&reply)?)?;
         output.flush()?;
     }
-    drop(session);
+    // The mount stays: it gives the devices on the drives their names, by which the next run lets go of them.
+    std::mem::forget(session);
     Ok(())
 }

@@ -15,6 +15,8 @@ use rustix::fs::{FlockOperation, flock};
 pub const RIGS: &str = "/var/tmp";
 /// How the name of every rig's folder begins.
 pub const PREFIX: &str = "annals-power-";
+/// The folder of a rig whose files are its drives.
+pub const DRIVES: &str = "drives";
 /// Locked for as long as the rig's process lives.
 pub const LOCK: &str = "lock";
 
@@ -76,15 +78,17 @@ fn is_abandoned(rig: &Path) -> bool {
 /// Unmounts everything under a rig's folder, the latest first, detaches the loop devices on its files, and removes it.
 fn release(rig: &Path) {
     debug_assert!(rig.starts_with(RIGS) && rig != Path::new(RIGS));
-    // The file systems on its drives, then what the drives lie on: once more, because a drive can't be unmounted
-    // while a device lies on it.
-    for _ in 0..2 {
-        for mount in mounts_under(rig).iter().rev() {
-            unmount(mount);
-        }
-        for device in loops_under(rig) {
-            detach(&device);
-        }
+    // File systems, then devices, and only then what the devices lie on: a device whose file's mount is gone has lost its
+    // name, and nobody would find it.
+    let drives = rig.join(DRIVES);
+    for mount in mounts_under(rig).iter().rev().filter(|mount| **mount != drives) {
+        unmount(mount);
+    }
+    for device in loops_under(rig) {
+        detach(&device);
+    }
+    for mount in mounts_under(&drives) {
+        unmount(&mount);
     }
     if mounts_under(rig).is_empty() {
         // What remains is empty folders and a lock; a failure leaves them for the next run.

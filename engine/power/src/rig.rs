@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::control::{Counts, DriveId, Fault, Reply, Request};
 use crate::device::{AtStake, Policy};
-use crate::release::{self, LOCK, PREFIX, RIGS};
+use crate::release::{self, DRIVES, LOCK, PREFIX, RIGS};
 
 /// A file system to put a store on.
 #[derive(
@@ -300,9 +300,6 @@ impl Drop for Rig {
         let _reaped = server.child.wait();
     }
 }
-
-/// The folder of a rig whose files are the drives.
-const DRIVES: &str = "drives";
 
 fn serve_in(folder: &Path) -> io::Result<Server> {
     let drives = folder.join(DRIVES);

@@ -22,7 +22,8 @@ fn held() -> BTreeSet<String> {
     for block in fs::read_dir("/sys/block").unwrap() {
         let path = block.unwrap().path();
         if let Ok(file) = fs::read_to_string(path.join("loop/backing_file"))
-            && ours(&file)
+            // Without the folder, if what it lies on is gone.
+            && (ours(&file) || file.starts_with("/drive-"))
         {
             held.insert(format!("{} {file}", path.display()));
         }
