@@ -12,6 +12,8 @@ use tempfile::TempDir;
 mod browser;
 #[path = "page/fixture.rs"]
 mod fixture;
+#[path = "../../engine/tests/common/skip.rs"]
+mod skip;
 
 use browser::Browser;
 

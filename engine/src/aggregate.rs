@@ -116,7 +116,7 @@ impl Aggregate {
     pub fn version(&self) -> Result<u64, Error> {
         match self.slot() {
             Some(slot) => self.shard().read.version_of_slot(slot),
-            None => Ok(0),
+            None => self.shard().read.check_process().map(|()| 0),
         }
     }
 
@@ -126,7 +126,10 @@ impl Aggregate {
     ///
     /// As [`Store::version_accepted`].
     pub fn version_accepted(&self) -> Result<u64, Error> {
-        self.slot().map_or(Ok(0), |slot| self.shard().version_accepted(slot))
+        match self.slot() {
+            Some(slot) => self.shard().version_accepted(slot),
+            None => self.shard().read.check_process().map(|()| 0),
+        }
     }
 
     /// As [`Store::execute`].

@@ -51,6 +51,8 @@ pub enum ErrorKind {
     OutcomeUnknown,
     /// The store is closed.
     Closed,
+    /// The store was opened by the parent of this process, before a `fork`. Nothing was written or waited for by this call.
+    Forked,
 }
 
 impl ErrorKind {
@@ -74,6 +76,7 @@ impl ErrorKind {
             ErrorKind::NotWritten => 6002,
             ErrorKind::OutcomeUnknown => 6003,
             ErrorKind::Closed => 6004,
+            ErrorKind::Forked => 6005,
             ErrorKind::CrossShard => 9001,
         }
     }
@@ -212,6 +215,15 @@ impl Error {
         Error::new(ErrorKind::Busy, format!("no memory for {what}: try again when some is free"))
     }
 
+    /// What a child made by `fork` is told by a handle that it has from its parent.
+    #[cold]
+    pub(crate) fn forked() -> Error {
+        Error::new(
+            ErrorKind::Forked,
+            "the store was opened in the process that this one was forked from, and is used there: open it here, once the parent has closed it",
+        )
+    }
+
     /// Says where the race was lost.
     pub(crate) fn lost_at(mut self, shard: Place) -> Error {
         match &mut self.0 {
@@ -237,10 +249,11 @@ impl Error {
         self
     }
 
-    /// An error of the operating system, with what was being done; a full disk is told apart.
+    /// An error of the operating system, with what was being done; a full disk and a lack of memory are told apart.
     pub(crate) fn io(doing: impl fmt::Display, source: io::Error) -> Error {
         let kind = match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+            io::ErrorKind::OutOfMemory => ErrorKind::Busy,
             _ => ErrorKind::Io,
         };
         Error(Repr::Other(Box::new(Other {

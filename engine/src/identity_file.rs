@@ -68,6 +68,9 @@ pub(crate) fn open_disk_error(path: &Path, error: io::Error) -> Error {
             format_args!("{path} can't be opened for writing; opening it read-only may do"),
             error,
         ),
+        io::ErrorKind::Unsupported => {
+            Error::new(ErrorKind::Unsupported, format!("opening the store {path}: {error}"))
+        }
         _ => Error::io(format_args!("opening the store {path}"), error),
     }
 }

@@ -49,12 +49,26 @@ pub fn open_on(
     options.open_on(disk)
 }
 
-/// Verifies a store on a disk of the caller's.
+/// Verifies the store on a disk of the caller's, as [`crate::verify`] does that in a directory.
 ///
 /// # Errors
 ///
-/// As [`crate::verify()`].
+/// As [`crate::verify`].
 #[cfg(not(loom))]
 pub fn verify_on(disk: &dyn disk::Disk) -> Result<crate::Verification, crate::Error> {
-    crate::verify::verify_disk(disk, &mut |_, _| {})
+    crate::verify::verify_on(disk, &mut |_, _| {})
+}
+
+/// Salvages the store on one disk into a new one on another, as [`crate::salvage`] does that in directories.
+///
+/// # Errors
+///
+/// As [`crate::salvage`].
+#[cfg(not(loom))]
+pub fn salvage_on(
+    from: &dyn disk::Disk,
+    to: std::sync::Arc<dyn disk::Disk>,
+    set_aside: &mut dyn FnMut(&crate::SetAside<'_>) -> std::io::Result<()>,
+) -> Result<crate::Salvage, crate::Error> {
+    crate::salvage::salvage_on(from, to, set_aside, &mut |_, _| {})
 }

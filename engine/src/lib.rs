@@ -37,6 +37,8 @@ mod read;
 #[cfg(not(loom))]
 mod recover;
 #[cfg(not(loom))]
+mod salvage;
+#[cfg(not(loom))]
 mod shard;
 #[cfg(not(loom))]
 mod stats;
@@ -67,10 +69,11 @@ pub use crate::{
         LogRead, MergedSubscription, PrefixWatch, Read, Recorded, RecordedPart, RecordedWrite,
         Snapshot, Subscription, Watch, WriteSubscription, Writes,
     },
+    salvage::{CutOff, DamagedRange, LeftCheckpoint, MissingVersions, Salvage, SetAside, salvage},
     stats::{ShardStats, Stats},
     store::{Limits, Store},
     ticket::{Committed, Ticket},
-    verify::{Problem, Verification, verify},
+    verify::{LogEnd, Problem, Verification, verify},
     winner::Winner,
 };
 

@@ -49,6 +49,7 @@ pub struct Options {
     pub(crate) read_only: bool,
     pub(crate) create: bool,
     pub(crate) mapped: bool,
+    pub(crate) world_writable: bool,
     pub(crate) tail_bytes: usize,
     pub(crate) in_flight_bytes: usize,
     pub(crate) flush_window: usize,
@@ -73,6 +74,7 @@ impl Options {
             read_only: false,
             create: true,
             mapped: true,
+            world_writable: false,
             tail_bytes: limits::TAIL_BYTES_DEFAULT,
             in_flight_bytes: limits::IN_FLIGHT_BYTES_DEFAULT,
             flush_window: limits::FLUSH_WINDOW_DEFAULT,
@@ -122,6 +124,13 @@ impl Options {
     /// durable at the moment of opening and does not follow.
     pub const fn read_only(mut self, read_only: bool) -> Options {
         self.read_only = read_only;
+        self
+    }
+
+    /// Whether a directory is opened in which everybody may write, and files in it that belong to other users: no unless
+    /// set. Whoever may write there can put files in the place of the store's, and cut a mapped one, which ends the process.
+    pub const fn world_writable(mut self, allowed: bool) -> Options {
+        self.world_writable = allowed;
         self
     }
 

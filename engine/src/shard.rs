@@ -1,6 +1,9 @@
 //! A shard: an index, a log, the log writer, and the thread that prepares segments for it.
 
 use std::fmt;
+use std::io;
+use std::mem;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
@@ -99,9 +102,13 @@ impl Shard {
             ));
             return Ok(Shard::new(id, index, links, None));
         };
-        let queue = disk
-            .queue(lock, options.flush_window, opening.method)
-            .map_err(|error| Error::io("setting up the queue of flushes", error))?;
+        let queue =
+            disk.queue(lock, options.flush_window, opening.method).map_err(|error| match error
+                .kind()
+            {
+                io::ErrorKind::Unsupported => Error::new(ErrorKind::Unsupported, error.to_string()),
+                _ => Error::io("setting up the queue of flushes", error),
+            })?;
         let links = links(queue.waker());
         let start = Start {
             store: identity.store,
@@ -143,6 +150,8 @@ impl Shard {
 
     /// Waits for what was accepted, states the frontier, and cuts the log to what is used.
     pub(crate) fn close(&self) -> Result<(), Error> {
+        // In a child the threads are not there, and a lock may be one that somebody held.
+        self.links.intake.check_process()?;
         let _one_at_a_time = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Threads { writer, preparer }) = threads else { return Ok(()) };
@@ -183,6 +192,11 @@ impl Shard {
 
 impl Drop for Shard {
     fn drop(&mut self) {
+        if self.links.intake.check_process().is_err() {
+            // They are the parent's: joining or letting go of them touches what is not there.
+            mem::forget(self.threads.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+            return;
+        }
         if let Err(error) = self.close() {
             tracing::warn!(shard = self.id.0, %error, "the shard did not close cleanly");
         }
@@ -198,28 +212,39 @@ impl fmt::Debug for Shard {
     }
 }
 
-/// The thread that prepares segments: one ahead of the log writer.
+/// The thread that prepares segments: one ahead of the log writer. If it panics, the shard stops.
 fn prepare(links: &Links, mut preparer: Preparer, capacity_blocks: i64) -> Preparer {
-    let block_bytes = links.catalogue.block_bytes();
     while let Some(wanted) = links.intake.preparation.next() {
         // Somewhat more, so that small writes that come first do not take what a large one waits for.
         let blocks = (wanted + wanted / 4).min(capacity_blocks);
-        // One block more, for the last frontier.
-        let bytes = (blocks as u64 + 1) * u64::from(block_bytes);
-        let attempt = preparer.prepare(bytes);
-        links.intake.attempted();
-        let outcome = attempt.map(|prepared| {
-            let whole = prepared.bytes - u64::from(prepared.header_bytes);
-            let blocks = (whole / u64::from(block_bytes)) as i64 - 1;
-            links.hand_over(prepared, blocks);
-            blocks
-        });
-        if let Err(error) = &outcome {
-            tracing::warn!(shard = links.catalogue.shard().0, %error, "a segment could not be prepared");
+        let attempt = AssertUnwindSafe(|| prepare_one(links, &mut preparer, blocks));
+        if panic::catch_unwind(attempt).is_err() {
+            links.intake.preparing_broke();
+            break;
         }
-        links.intake.prepared(outcome);
     }
     preparer
+}
+
+/// Prepares a segment that holds so many blocks of records, and tells what came of it.
+fn prepare_one(links: &Links, preparer: &mut Preparer, blocks: i64) {
+    let block_bytes = links.catalogue.block_bytes();
+    // One block more, for the last frontier.
+    let bytes = (blocks as u64 + 1) * u64::from(block_bytes);
+    let attempt = preparer.prepare(bytes);
+    links.intake.attempted();
+    let outcome = attempt.map(|prepared| {
+        let whole = prepared.bytes - u64::from(prepared.header_bytes);
+        let blocks = (whole / u64::from(block_bytes)) as i64 - 1;
+        links.hand_over(prepared, blocks);
+        blocks
+    });
+    let failure = outcome.as_ref().err().cloned();
+    links.intake.prepared(outcome);
+    // Those who wait have been told: who listens to what is said may panic.
+    if let Some(error) = failure {
+        tracing::warn!(shard = links.catalogue.shard().0, %error, "a segment could not be prepared");
+    }
 }
 
 /// The most blocks of records that a segment of the store can hold: less its header, and one block for a frontier.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use crate::append::{Target, Write};
-use crate::disk::{self, Disk, Opening, QueueKind, SyncMethod};
+use crate::disk::{self, Disk, Opening, QueueKind, SyncMethod, Trust};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Payload};
 use crate::execute::{Execution, Executor, State, States};
@@ -33,6 +33,10 @@ use crate::writer::intake::Patience;
 /// A handle is cheap to clone and can be used from any thread. When the last one is dropped, or at
 /// [`close`](Store::close), everything that was accepted is written before the lock is let go. Dropping waits for that:
 /// an asynchronous program closes the store where it may block.
+///
+/// A handle belongs to the process that opened it: a child made by `fork` is told [`Forked`](crate::ErrorKind::Forked) by
+/// whatever it calls, and its end disturbs nothing. Nothing here may be called in a signal handler, which may have
+/// interrupted the allocator; let a thread do it.
 #[derive(Clone)]
 pub struct Store(Arc<Opened>);
 
@@ -89,7 +93,8 @@ impl Options {
             Backend::Uring => QueueKind::Uring,
             Backend::Blocking => QueueKind::Blocking,
         };
-        let disk = disk::open(path, opening, queue)
+        let trust = if self.world_writable { Trust::Anyone } else { Trust::Owner };
+        let disk = disk::open_trusting(path, opening, queue, trust)
             .map_err(|error| identity_file::open_disk_error(path, error))?;
         self.open_on(disk)
     }
@@ -134,6 +139,9 @@ fn lock(disk: &dyn Disk) -> Result<Arc<dyn disk::Lock>, Error> {
             ErrorKind::Locked,
             "the store is open for writing elsewhere, in this process or another: close it there, or open it read-only",
         ),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            Error::io("locking the store for writing (opening it read-only may do)", error)
+        }
         _ => Error::io("locking the store", error),
     })
 }
@@ -142,7 +150,9 @@ impl Drop for Opened {
     fn drop(&mut self) {
         // A ticket may keep a shard alive; its threads end here all the same.
         for shard in &self.shards {
-            if let Err(error) = shard.close() {
+            if let Err(error) = shard.close()
+                && error.kind() != ErrorKind::Forked
+            {
                 tracing::warn!(shard = shard.id.0, %error, "the shard did not close cleanly");
             }
         }
@@ -287,7 +297,7 @@ impl Store {
         let shard = &self.0.shards[route.shard];
         match shard.find(route.hash, SlotKey::Aggregate(key)) {
             Some(slot) => shard.version_accepted(slot),
-            None => Ok(0),
+            None => shard.read.check_process().map(|()| 0),
         }
     }
 
@@ -478,7 +488,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `Stopped` if a shard had stopped; `Io` if the log could not be cut to its used size (nothing is lost by it).
+    /// `Forked` in a child of the process that opened the store; `Stopped` if a shard had stopped; `Io` if the log could not be cut to its used size (nothing is lost by it).
     pub fn close(&self) -> Result<(), Error> {
         let mut first = Ok(());
         for shard in &self.0.shards {

@@ -12,6 +12,7 @@ use crate::append::Replay;
 use crate::error::{Error, ErrorKind};
 use crate::id::Position;
 use crate::sync::clock;
+use crate::sync::process::Forks;
 use crate::writer::cells::Held;
 use crate::writer::groups;
 use crate::writer::request::{Done, TicketCell};
@@ -25,16 +26,18 @@ pub struct Ticket {
     cell: Held,
     /// The write was made before: what it answers is looked up in the log.
     replay: Option<Box<Replay>>,
+    /// In a child nobody settles the copy of a cell.
+    forks: Forks,
 }
 
 impl Ticket {
     pub(crate) fn new(cell: Arc<TicketCell>) -> Ticket {
-        Ticket { cell: Held::new(cell), replay: None }
+        Ticket { cell: Held::new(cell), replay: None, forks: Forks::now() }
     }
 
     /// A ticket for a write that was made before, to be looked up once the cell is settled.
     pub(crate) fn replaying(cell: Arc<TicketCell>, replay: Replay) -> Ticket {
-        Ticket { cell: Held::new(cell), replay: Some(Box::new(replay)) }
+        Ticket { cell: Held::new(cell), replay: Some(Box::new(replay)), forks: Forks::now() }
     }
 
     /// Waits until the write is durable.
@@ -44,6 +47,7 @@ impl Ticket {
     /// [`NotWritten`](ErrorKind::NotWritten) or [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) if the shard fails
     /// first; see [`ErrorKind`] for what to do.
     pub fn wait(&self) -> Result<Committed, Error> {
+        self.check_process()?;
         match self.cell.wait(groups::word(self.cell.asked().group), None) {
             Some(answer) => self.finish(answer),
             None => Err(still_unknown()),
@@ -58,6 +62,7 @@ impl Ticket {
     /// write goes on, and the ticket can be waited for again.
     pub fn wait_timeout(&self, limit: Duration) -> Result<Committed, Error> {
         let deadline = clock::now().checked_add(limit);
+        self.check_process()?;
         match self.cell.wait(groups::word(self.cell.asked().group), deadline) {
             Some(answer) => self.finish(answer),
             None => Err(still_unknown()),
@@ -68,6 +73,11 @@ impl Ticket {
     #[must_use]
     pub fn is_resolved(&self) -> bool {
         self.cell.answer().is_some()
+    }
+
+    /// Refuses to wait in a child for what its parent's log writer does.
+    fn check_process(&self) -> Result<(), Error> {
+        if self.forks.is_copy() && !self.is_resolved() { Err(Error::forked()) } else { Ok(()) }
     }
 
     fn finish(&self, answer: &Result<Done, Box<Error>>) -> Result<Committed, Error> {
@@ -93,6 +103,9 @@ impl Future for Ticket {
     type Output = Result<Committed, Error>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Err(forked) = self.check_process() {
+            return Poll::Ready(Err(forked));
+        }
         match self.cell.poll(context.waker()) {
             Some(answer) => Poll::Ready(self.finish(answer)),
             None => Poll::Pending,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use annals::ErrorKind;
 
-const KINDS: [ErrorKind; 17] = [
+const KINDS: [ErrorKind; 18] = [
     ErrorKind::Conflict,
     ErrorKind::Contended,
     ErrorKind::NotFound,
@@ -22,6 +22,7 @@ const KINDS: [ErrorKind; 17] = [
     ErrorKind::NotWritten,
     ErrorKind::OutcomeUnknown,
     ErrorKind::Closed,
+    ErrorKind::Forked,
 ];
 
 /// The kinds that the source declares, so that one that is added there is missed here.

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use annals::{Backend, ErrorKind, Event, Expect, Options, Position, Store, verify};
+use common::images::{copy, filled, segments};
 use common::{Logged, audit, directory, event, in_time, numbered, small};
 
 /// Set for a copy of this program that is to be somebody else: what it does.
@@ -33,43 +34,6 @@ fn image(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     }
     files.sort();
     files
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).unwrap();
-        }
-    }
-}
-
-fn segments(dir: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<_> =
-        fs::read_dir(dir.join("shard-0000")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    found.retain(|path| path.extension().is_some_and(|extension| extension == "seg"));
-    found.sort();
-    found
-}
-
-/// A store of several segments, closed.
-fn filled() -> tempfile::TempDir {
-    let dir = directory();
-    let store = small().open(dir.path()).unwrap();
-    let data = vec![5u8; 100_000];
-    for number in 0..40u64 {
-        let large = Event::new("Large", data.as_slice());
-        let ticket =
-            store.append(format!("k{}", number % 3), Expect::Any, [numbered(number), large]);
-        ticket.unwrap().wait().unwrap();
-    }
-    drop(store);
-    assert!(segments(dir.path()).len() > 3);
-    dir
 }
 
 /// Checks that a directory is refused by every way of opening it, for a reason that names something, and left as it is.

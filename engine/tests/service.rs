@@ -16,7 +16,7 @@ use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{LONG, directory, in_time};
+use common::{LONG, directory, in_time, skip};
 use process::{Answer, Service, example};
 use serde_json::json;
 

@@ -2,9 +2,4 @@
 
 #![no_main]
 
-use annals_fuzz::allocation::Counted;
-
-#[global_allocator]
-static ALLOCATOR: Counted = Counted;
-
-libfuzzer_sys::fuzz_target!(|input: &[u8]| annals_fuzz::segment(input));
+annals_fuzz::target!(segment);

@@ -1,10 +1,15 @@
-//! What the fuzz targets check, shared with the tests of the library, which run it without a fuzzer.
+//! What the fuzz targets check, and what they share. `targets::ALL` lists them.
 //!
 //! ```text
-//! cargo run --bin corpus             writes corpus/segment
-//! cargo +nightly fuzz run segment
+//! cargo run --example corpus            writes corpus/<target>: what the encoder makes
+//! cargo +nightly fuzz run segment       runs one target
+//! cargo run --example smoke             runs each for some seconds, from a fixed seed, and says what that reached
+//! cargo test --lib                      runs the kept crashes and the corpus, without a fuzzer
 //! ```
+//!
+//! A crash is kept by copying it to `regressions/<target>/<name>`, under a name that says what was wrong.
 
+// The scanner's files import the names of the format beside them; see `engine/tests/scanner.rs`.
 use annals::internals::format::{
     AcceptedEnd, CHAIN_START, Depth, EventView, FLUSH_HEADER_BYTES, FlushHeader, Found, Origin,
     RecordEncoder, RecordView, Role, Scan, SegmentHeader, SegmentKind, chain, records,
@@ -13,8 +18,15 @@ use annals::internals::format::{
 use annals::internals::id::{FlushSequence, SegmentId, ShardId, StoreId};
 use annals::{Event, Expect, Position};
 
-#[path = "../../engine/tests/scanner/allocation.rs"]
 pub mod allocation;
+pub mod harness;
+pub mod targets;
+
+mod edit;
+mod image;
+mod model;
+mod stored;
+
 #[path = "../../engine/tests/scanner/corpus.rs"]
 mod corpus;
 #[path = "../../engine/tests/scanner/properties.rs"]
@@ -24,25 +36,26 @@ mod repair;
 #[path = "../../engine/tests/scanner/samples.rs"]
 mod samples;
 
-/// One input of the target `segment`: a byte that says whether to repair the checksums, then the segment.
-pub fn segment(input: &[u8]) {
-    let Some((mode, bytes)) = input.split_first() else {
-        return;
-    };
-    if mode & 1 == 0 {
-        properties::check(bytes);
-    } else {
-        let mut bytes = bytes.to_vec();
-        repair::repair(&mut bytes);
-        properties::check(&bytes);
-    }
-}
+// The lines of an import, from the command line, which is a program and no library. They find each other here.
+#[allow(dead_code)]
+#[path = "../../engine/cli/src/envelope.rs"]
+mod envelope;
+#[allow(dead_code)]
+#[path = "../../engine/cli/src/line.rs"]
+mod line;
+#[allow(dead_code)]
+#[path = "../../engine/cli/src/recorded.rs"]
+mod recorded;
+#[allow(dead_code)]
+#[path = "../../engine/cli/src/time.rs"]
+mod time;
+#[allow(dead_code)]
+#[path = "../../engine/cli/src/value.rs"]
+mod value;
 
-/// Inputs of the target `segment` that the encoder has made, each with a name.
-pub fn segment_corpus() -> Vec<(String, Vec<u8>)> {
-    let both = |(name, segment): (&str, samples::Segment)| {
-        let input = |mode: u8| [&[mode], segment.bytes.as_slice()].concat();
-        [(name.to_owned(), input(0)), (format!("{name}-repaired"), input(1))]
-    };
-    corpus::corpus().into_iter().flat_map(both).collect()
-}
+#[cfg(test)]
+mod kept;
+
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: allocation::Counted = allocation::Counted;

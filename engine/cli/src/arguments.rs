@@ -84,9 +84,33 @@ pub(crate) enum Command {
     /// and a snapshot can be made again.
     Export(ExportArguments),
     /// Check the whole store: every checksum, chain, version and, in log order, every condition.
+    ///
+    /// It reads the files by code of its own, changes nothing, needs only the right to read, and works beside a writer: it
+    /// then checks what was durable when it began.
     Verify,
+    /// Copy everything that is whole out of a damaged store into a new one, and list what is missing.
+    ///
+    /// FROM is only read. Where a version of an aggregate is missing, its later events do not go into TO: they go, with the
+    /// other writes that need them, into a file beside it, one JSON object a line, whose member `write` is a line that
+    /// `import` takes.
+    /// Checkpoints are left out and listed, because positions are others in TO.
+    Salvage(SalvageArguments),
     /// Show what the store holds and how it is set up.
     Stats,
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Exit codes: 0 all is in TO; 1 something is missing, set aside or left out; 2 wrong usage; 3 a disk failed."
+)]
+pub(crate) struct SalvageArguments {
+    /// The directory of the damaged store. Nobody may write to it meanwhile.
+    pub(crate) from: PathBuf,
+    /// The directory of the new store: must not exist, or be empty.
+    pub(crate) to: PathBuf,
+    /// Where to write what is whole and can't go into TO; TO.aside.jsonl unless set. Made only if there is something.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) aside: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -11,6 +11,7 @@ mod list;
 mod output;
 mod read;
 mod recorded;
+mod salvage;
 mod source;
 mod stats;
 mod time;
@@ -52,6 +53,7 @@ fn run(arguments: &Arguments, out: &mut Output) -> Result<ExitCode, Failure> {
         Some(Command::Import(import)) => import::run(store, import, out),
         Some(Command::Export(export)) => export::run(store, export, out),
         Some(Command::Verify) => verify::run(store, out),
+        Some(Command::Salvage(salvage)) => salvage::run(salvage, out),
         Some(Command::Stats) => stats::run(store, out),
     }
 }

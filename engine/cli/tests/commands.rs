@@ -315,11 +315,11 @@ fn help_and_version() {
     let place = Workplace::new();
     let help = place.ok(&["--help"]);
     for word in
-        ["append", "read", "list", "import", "export", "verify", "stats", "--store", "Exit codes"]
+        ["append", "import", "export", "verify", "salvage", "stats", "--store", "Exit codes"]
     {
         assert!(help.contains(word), "{word}: {help}");
     }
-    for command in ["append", "read", "list", "import", "export", "verify", "stats"] {
+    for command in ["append", "read", "list", "import", "export", "verify", "salvage", "stats"] {
         assert!(place.ok(&[command, "--help"]).contains("--store"), "{command}");
     }
     assert!(place.ok(&["import", "--help"]).contains(r#"{"writes":[{"aggregate":"order-1""#));

@@ -14,7 +14,7 @@ use corosensei::{Coroutine, CoroutineResult, Yielder};
 use fastrand::Rng;
 
 /// Nobody needs so many turns in one life: somebody turns in circles.
-const TURNS_MAX: u64 = 30_000_000;
+const TURNS_MAX: u64 = 3_000_000;
 /// Where simulated clocks begin: 2026-01-01.
 const EPOCH_MICROS: i64 = 1_767_225_600_000_000;
 

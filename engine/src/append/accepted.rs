@@ -36,6 +36,6 @@ impl Decided for Links {
 impl Links {
     /// Whether what is accepted can still become durable: not if a flush has failed, also while the shard closed.
     pub(super) fn check_failed(&self) -> Result<(), Error> {
-        self.catalogue.following().ended().cloned().unwrap_or(Ok(()))
+        self.catalogue.following().ended().unwrap_or(Ok(()))
     }
 }

@@ -99,6 +99,7 @@ impl Shard {
     /// The version that a slot is at, accepted writes included. A shard that failed says so instead, if they are what
     /// makes the difference.
     pub(crate) fn version_accepted(&self, slot: SlotRef) -> Result<u64, Error> {
+        self.links.intake.check_process()?;
         let seen = epoch::pinned(|guard| look_at(Some(slot), guard));
         if !seen.settled {
             self.links.check_failed()?;
@@ -118,6 +119,10 @@ impl Shard {
         client: Option<(u128, u64)>,
         patience: Patience,
     ) -> Result<Ticket, Error> {
+        if let Err(forked) = self.links.intake.check_process() {
+            pool::give(request);
+            return Err(forked);
+        }
         // A write that changes nothing has nothing to replay.
         let client = client.filter(|_| request.payload.kind == Kind::Record);
         self.locate(&mut request, client);

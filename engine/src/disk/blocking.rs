@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use super::file::RealFile;
 use super::lock::RealLock;
-use super::{Completion, Flush, Process, Queue, SyncMethod, Waker};
+use super::{Completion, Flush, Queue, SyncMethod, Waker};
 use crate::sync::atomic::{AtomicBool, Ordering, fence};
+use crate::sync::process::Process;
 use crate::sync::{Arc, Mutex, thread};
 
 /// See the top of the file.

@@ -1,7 +1,6 @@
 //! What every [`Queue`] must do, tested on each.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,7 +28,8 @@ fn each(test: impl Fn(&dyn Disk, SyncMethod)) {
 
 /// Both, unless this machine has no rings, which must be seen.
 fn kinds() -> Vec<QueueKind> {
-    match open(Path::new("/var/tmp"), Opening::Existing, QueueKind::Uring) {
+    let root = tempfile::tempdir_in("/var/tmp").unwrap();
+    match open(root.path(), Opening::Existing, QueueKind::Uring) {
         Ok(_) => vec![QueueKind::Uring, QueueKind::Blocking],
         Err(error) => {
             assert_eq!(error.kind(), io::ErrorKind::Unsupported);

@@ -1,24 +1,35 @@
 //! The store directory, opened once: every name below it is resolved from its descriptor.
 //!
-//! A path has one component or two (`identity`, `shard-0000/0000000000000001.seg`). Each is opened by itself with
-//! `O_NOFOLLOW`, so no symbolic link below the store directory is ever followed.
+//! A path has one component or two (`identity`, `shard-0000/0000000000000001.seg`). Each is opened by itself, so that no
+//! symbolic link below the store directory is ever followed, and no file system that was mounted there entered where
+//! the system can tell (`openat2`).
+//!
+//! What was opened is looked at before it is used: a regular file of an owner whom the store can trust, and with no other
+//! name if it is to be written. A directory in which everybody may write is refused, unless the caller allows it: who may
+//! may also cut a file that is mapped, and that ends the process.
 
 use std::ffi::{CStr, CString, OsStr};
-use std::fs::{DirBuilder, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use super::Entry;
+use super::{Entry, Trust};
+
+/// Directories and files are for their owner alone.
+const DIRECTORY_MODE: u16 = 0o700;
+const FILE_MODE: u16 = 0o600;
 
 /// A directory and the right to write in it.
 #[derive(Debug)]
 pub(super) struct Directory {
     root: OwnedFd,
     writable: bool,
+    trust: Trust,
+    owner: libc::uid_t,
 }
 
 /// Either the store's own directory or one just opened below it.
@@ -37,13 +48,26 @@ impl Place<'_> {
 }
 
 impl Directory {
-    /// Opens a directory that exists. Links in the path to it are the caller's own choice and followed.
+    /// Opens a directory that exists and that its owner alone may write in.
+    #[cfg(test)]
     pub(super) fn open(path: &Path, writable: bool) -> io::Result<Directory> {
+        Directory::open_trusting(path, writable, Trust::Owner)
+    }
+
+    /// Opens a directory that exists. Links in the path to it are the caller's own choice and followed.
+    pub(super) fn open_trusting(
+        path: &Path,
+        writable: bool,
+        trust: Trust,
+    ) -> io::Result<Directory> {
         let path = CString::new(path.as_os_str().as_bytes())?;
         let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
         // SAFETY: the path ends in a zero byte.
-        let root = retry(|| unsafe { libc::open(path.as_ptr(), flags) })?;
-        Ok(Directory { root: owned(root), writable })
+        let root = owned(retry(|| unsafe { libc::open(path.as_ptr(), flags) })?);
+        let root = File::from(root);
+        let status = root.metadata()?;
+        check_directory(&status, trust)?;
+        Ok(Directory { root: root.into(), writable, trust, owner: status.uid() })
     }
 
     /// Makes the directory, and those above it that are missing, for the owner alone; one that exists already is
@@ -53,9 +77,13 @@ impl Directory {
             .ancestors()
             .take_while(|above| !above.as_os_str().is_empty() && above.symlink_metadata().is_err());
         for path in missing.collect::<Vec<_>>().into_iter().rev() {
-            match DirBuilder::new().mode(0o700).create(path) {
+            match DirBuilder::new().mode(DIRECTORY_MODE.into()).create(path) {
+                // Whatever the process takes from the modes of what it makes.
+                Ok(()) => {
+                    fs::set_permissions(path, fs::Permissions::from_mode(DIRECTORY_MODE.into()))?
+                }
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-                _ => {}
+                Err(_) => {}
             }
             let above = path.parent().filter(|above| !above.as_os_str().is_empty());
             File::open(above.unwrap_or(Path::new(".")))?.sync_all()?;
@@ -71,14 +99,13 @@ impl Directory {
     /// Opens a regular file. `flags` are those that differ between uses.
     pub(super) fn open_file(&self, path: &str, flags: i32) -> io::Result<File> {
         let (place, name) = self.locate(path)?;
-        // Not blocking, or the opening of a pipe would wait for its other end.
-        let always = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
-        // SAFETY: the name ends in a zero byte, and `place` is an open directory.
-        let fd = retry(|| unsafe {
-            libc::openat(place.raw(), name.as_ptr(), flags | always, 0o600 as libc::c_uint)
-        });
-        let file = match fd {
-            Ok(fd) => File::from(owned(fd)),
+        let file = if flags & libc::O_CREAT == 0 {
+            open_at(place.raw(), &name, flags)
+        } else {
+            create_at(place.raw(), &name, flags)
+        };
+        let file = match file {
+            Ok(file) => file,
             // What `O_NOFOLLOW` says of a link (FreeBSD says EMLINK), and what a socket and a directory say.
             Err(error)
                 if matches!(
@@ -88,11 +115,9 @@ impl Directory {
             {
                 return Err(not_regular());
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(mounted(error)),
         };
-        if !file.metadata()?.is_file() {
-            return Err(not_regular());
-        }
+        self.check_file(&file.metadata()?, flags)?;
         // A ring takes a descriptor that does not block at its word and fails what it could have waited for.
         // SAFETY: plain calls on an open descriptor.
         retry(|| unsafe {
@@ -104,14 +129,52 @@ impl Directory {
         Ok(file)
     }
 
+    /// Whether a file that was opened can be what the store has put there.
+    fn check_file(&self, status: &fs::Metadata, flags: i32) -> io::Result<()> {
+        if !status.is_file() {
+            return Err(not_regular());
+        }
+        // SAFETY: it takes nothing and can't fail.
+        let own = unsafe { libc::geteuid() };
+        let owner = status.uid();
+        if self.trust == Trust::Owner && ![0, own, self.owner].contains(&owner) {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!(
+                    "the file belongs to user {owner}: expected the owner of the store directory ({}), this process's user or root; \
+                     somebody else has put it there",
+                    self.owner
+                ),
+            ));
+        }
+        // A copy of a store made of links can be read; writing would change the other file too.
+        if flags & libc::O_ACCMODE != libc::O_RDONLY && status.nlink() > 1 {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "the file has {} names (hard links): expected one, since writing here would change the others too",
+                    status.nlink()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     pub(super) fn create_dir(&self, dir: &str) -> io::Result<()> {
         self.check_writable()?;
         let name = component(dir)?;
+        let root = self.root.as_raw_fd();
         // SAFETY: the name ends in a zero byte, and the root is an open directory.
-        match retry(|| unsafe { libc::mkdirat(self.root.as_raw_fd(), name.as_ptr(), 0o700) }) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.place(dir).map(drop),
-            made => made.map(drop),
-        }
+        match retry(|| unsafe { libc::mkdirat(root, name.as_ptr(), DIRECTORY_MODE.into()) }) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return self.place(dir).map(drop);
+            }
+            made => made?,
+        };
+        // Whatever the process takes from the modes of what it makes.
+        let mode = DIRECTORY_MODE.into();
+        // SAFETY: as above.
+        retry(|| unsafe { libc::fchmodat(root, name.as_ptr(), mode, 0) }).map(drop)
     }
 
     pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -189,14 +252,106 @@ impl Directory {
         if dir.is_empty() {
             return Ok(Place::Root(&self.root));
         }
-        Ok(Place::Below(open_below(&self.root, &component(dir)?)?))
+        let below = File::from(open_below(&self.root, &component(dir)?)?);
+        check_directory(&below.metadata()?, self.trust)?;
+        Ok(Place::Below(below.into()))
     }
 }
 
+/// Refuses a directory in which everybody may write, unless they are all trusted.
+fn check_directory(status: &fs::Metadata, trust: Trust) -> io::Result<()> {
+    if trust == Trust::Owner && status.mode() & 0o002 != 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!(
+                "everybody may write in the directory (mode {:04o}): expected one that others may not write in; take the right \
+                 away (chmod o-w), or allow it with the option `world_writable`",
+                status.mode() & 0o7777
+            ),
+        ));
+    }
+    Ok(())
+}
+
 fn open_below(root: &impl AsRawFd, name: &CStr) -> io::Result<OwnedFd> {
-    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC | libc::O_NOFOLLOW;
-    // SAFETY: the name ends in a zero byte, and the root is an open directory.
-    retry(|| unsafe { libc::openat(root.as_raw_fd(), name.as_ptr(), flags) }).map(owned)
+    let opened = open_at(root.as_raw_fd(), name, libc::O_RDONLY | libc::O_DIRECTORY);
+    opened.map(OwnedFd::from).map_err(mounted)
+}
+
+/// Opens what has this name, if it is no link. Never waits for the other end of a pipe.
+fn open_at(place: RawFd, name: &CStr, flags: i32) -> io::Result<File> {
+    let flags = flags | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    #[cfg(target_os = "linux")]
+    match open_beneath(place, name, flags) {
+        // An old kernel, or a filter of system calls from before this one. Where the file itself says EPERM, the other
+        // call says it too.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {}
+        opened => return opened,
+    }
+    // SAFETY: the name ends in a zero byte, and `place` is an open directory.
+    let fd = retry(|| unsafe {
+        libc::openat(place, name.as_ptr(), flags, libc::c_uint::from(FILE_MODE))
+    });
+    fd.map(owned).map(File::from)
+}
+
+/// As `openat`, but never across a mount or a link of any kind.
+#[cfg(target_os = "linux")]
+fn open_beneath(place: RawFd, name: &CStr, flags: i32) -> io::Result<File> {
+    // SAFETY: numbers, for which zero is valid.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = flags as u64;
+    how.mode = if flags & libc::O_CREAT == 0 { 0 } else { u64::from(FILE_MODE) };
+    how.resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_XDEV;
+    // SAFETY: the name ends in a zero byte, `place` is an open directory, and the structure is as long as is said.
+    let fd = retry(|| unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            place,
+            name.as_ptr(),
+            std::ptr::from_ref(&how),
+            size_of::<libc::open_how>(),
+        ) as libc::c_int
+    });
+    fd.map(owned).map(File::from)
+}
+
+/// Opens a file, and makes it if there is none; with `O_EXCL`, it must not be there. Who makes it sets its mode, whatever
+/// the process takes from the modes of what it makes.
+fn create_at(place: RawFd, name: &CStr, flags: i32) -> io::Result<File> {
+    let must_make = flags & libc::O_EXCL != 0;
+    loop {
+        if !must_make {
+            match open_at(place, name, flags & !libc::O_CREAT) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => return opened,
+            }
+        }
+        match open_at(place, name, flags | libc::O_EXCL) {
+            Ok(file) => {
+                if file.metadata()?.mode() & 0o777 != u32::from(FILE_MODE) {
+                    // A file system without modes says no, and has none that could be wrong.
+                    // SAFETY: a plain call on an open descriptor.
+                    let _ = retry(|| unsafe { libc::fchmod(file.as_raw_fd(), FILE_MODE.into()) });
+                }
+                return Ok(file);
+            }
+            // Somebody was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !must_make => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Says of a name that leads to another file system what it does.
+fn mounted(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::EXDEV) => io::Error::new(
+            io::ErrorKind::CrossesDevices,
+            "something is mounted there: expected the whole store on one file system",
+        ),
+        _ => error,
+    }
 }
 
 /// One name, which leads nowhere else.
@@ -352,5 +507,43 @@ mod tests {
         assert_eq!(mode(&path), 0o700);
         assert_eq!(mode(&path.join("shard")), 0o700);
         assert_eq!(mode(&path.join("shard/file")), 0o600);
+        // What is there already keeps the mode that somebody has given it.
+        let set = |mode| fs::Permissions::from_mode(mode);
+        fs::set_permissions(path.join("shard/file"), set(0o640)).unwrap();
+        dir.open_file("shard/file", libc::O_RDWR | libc::O_CREAT).unwrap();
+        assert_eq!(mode(&path.join("shard/file")), 0o640);
+    }
+
+    #[test]
+    fn where_everybody_may_write_nothing_is_opened_unless_allowed() {
+        let root = tempfile::tempdir_in("/var/tmp").unwrap();
+        let open = |trust| Directory::open_trusting(root.path(), true, trust);
+        open(Trust::Owner).unwrap().create_dir("shard").unwrap();
+        let set = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        set(&root.path().join("shard"), 0o1777);
+        let error = open(Trust::Owner).unwrap().list("shard").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(error.to_string().contains("mode 1777"), "{error}");
+        open(Trust::Anyone).unwrap().list("shard").unwrap();
+        set(root.path(), 0o707);
+        assert_eq!(open(Trust::Owner).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        open(Trust::Anyone).unwrap();
+    }
+
+    #[test]
+    fn a_file_with_another_name_is_read_and_not_written() {
+        let root = tempfile::tempdir_in("/var/tmp").unwrap();
+        let dir = Directory::open(root.path(), true).unwrap();
+        fs::write(root.path().join("a"), b"x").unwrap();
+        fs::hard_link(root.path().join("a"), root.path().join("b")).unwrap();
+        dir.open_file("a", libc::O_RDONLY).unwrap();
+        for flags in [libc::O_RDWR, libc::O_WRONLY, libc::O_RDWR | libc::O_CREAT] {
+            let error = dir.open_file("a", flags).unwrap_err();
+            assert!(error.to_string().contains("2 names"), "{error}");
+        }
+        fs::remove_file(root.path().join("b")).unwrap();
+        dir.open_file("a", libc::O_RDWR).unwrap();
     }
 }

@@ -11,8 +11,9 @@ use std::os::fd::AsRawFd;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
+use super::Lock;
 use super::directory::{Directory, retry};
-use super::{Lock, Process};
+use crate::sync::process::Process;
 use crate::sync::thread;
 
 /// The name of the lock file.

@@ -29,7 +29,6 @@ mod file;
 mod lock;
 #[cfg(unix)]
 mod probe;
-mod process;
 mod real;
 #[cfg(target_os = "linux")]
 mod ring;
@@ -41,8 +40,7 @@ mod uring;
 mod verdict;
 
 pub use chunk::Chunk;
-pub use process::Process;
-pub use real::{Opening, QueueKind, open};
+pub use real::{Opening, QueueKind, Trust, open, open_trusting};
 
 /// A store directory.
 pub trait Disk: Send + Sync + fmt::Debug {

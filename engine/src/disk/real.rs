@@ -17,6 +17,16 @@ pub enum Opening {
     ReadOnly,
 }
 
+/// Who may write in a store directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// Its owner, and whom its owner has let in by group. Files of others are refused, and so is a directory in which
+    /// everybody may write.
+    Owner,
+    /// Anyone.
+    Anyone,
+}
+
 /// Which queue carries flushes to the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum QueueKind {
@@ -29,15 +39,25 @@ pub enum QueueKind {
     Blocking,
 }
 
+/// Opens a store directory that others may not write in.
+pub fn open(path: &Path, opening: Opening, queue: QueueKind) -> io::Result<Arc<dyn Disk>> {
+    open_trusting(path, opening, queue, Trust::Owner)
+}
+
 /// Opens a store directory.
 #[cfg(unix)]
-pub fn open(path: &Path, opening: Opening, queue: QueueKind) -> io::Result<Arc<dyn Disk>> {
-    unix::RealDisk::open(path, opening, queue).map(|disk| Arc::new(disk) as _)
+pub fn open_trusting(
+    path: &Path,
+    opening: Opening,
+    queue: QueueKind,
+    trust: Trust,
+) -> io::Result<Arc<dyn Disk>> {
+    unix::RealDisk::open(path, opening, queue, trust).map(|disk| Arc::new(disk) as _)
 }
 
 /// Opens a store directory.
 #[cfg(not(unix))]
-pub fn open(_: &Path, _: Opening, _: QueueKind) -> io::Result<Arc<dyn Disk>> {
+pub fn open_trusting(_: &Path, _: Opening, _: QueueKind, _: Trust) -> io::Result<Arc<dyn Disk>> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "stores are kept on unix file systems only"))
 }
 
@@ -48,7 +68,7 @@ mod unix {
     use std::ptr;
     use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-    use super::{Opening, QueueKind};
+    use super::{Opening, QueueKind, Trust};
     use crate::disk::blocking::BlockingQueue;
     use crate::disk::directory::Directory;
     use crate::disk::file::RealFile;
@@ -72,12 +92,14 @@ mod unix {
     }
 
     impl RealDisk {
-        pub(super) fn open(path: &Path, opening: Opening, kind: QueueKind) -> io::Result<RealDisk> {
-            if opening == Opening::Create {
-                Directory::create(path)?;
-            }
+        pub(super) fn open(
+            path: &Path,
+            opening: Opening,
+            kind: QueueKind,
+            trust: Trust,
+        ) -> io::Result<RealDisk> {
             let writable = opening != Opening::ReadOnly;
-            let directory = Arc::new(Directory::open(path, writable)?);
+            // Before anything is made that a refusal would leave behind.
             let ring = match kind {
                 QueueKind::Blocking => false,
                 // No queue will be made.
@@ -94,6 +116,10 @@ mod unix {
                     }
                 },
             };
+            if opening == Opening::Create {
+                Directory::create(path)?;
+            }
+            let directory = Arc::new(Directory::open_trusting(path, writable, trust)?);
             Ok(RealDisk { directory, kind, ring, held: Mutex::default() })
         }
 

@@ -29,7 +29,8 @@ use super::file::RealFile;
 use super::lock::RealLock;
 use super::ring::{self, Event, Slots};
 use super::verdict::{Outcome, Verdict, verdict};
-use super::{Chunk, Completion, File, Flush, Process, Queue, SyncMethod, Waker};
+use super::{Chunk, Completion, File, Flush, Queue, SyncMethod, Waker};
+use crate::sync::process::Process;
 use crate::sync::thread;
 
 /// In the ring's table of files: the lock, which is only kept there, and the eventfd.

@@ -33,7 +33,9 @@ pub use buffer::Buffer;
 pub use checksum::{CHAIN_START, chain};
 pub use damage::Damage;
 pub use encode::{EncodeError, RecordEncoder, seal, set_links};
-pub use event::{EventCursor, EventView};
+#[cfg(feature = "internals")]
+pub use event::EventCursor;
+pub use event::EventView;
 pub use flush::{FLUSH_HEADER_BYTES, FlushHeader};
 pub use identity::{
     IDENTITY_BYTES, IDENTITY_OFFSETS, Identity, IdentityError, SyncChoice, decode_pair,

@@ -217,6 +217,7 @@ impl<'a> RecordView<'a> {
     }
 
     /// The whole record.
+    #[cfg(feature = "internals")]
     #[must_use]
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes

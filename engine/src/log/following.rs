@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::limits::KEY_BYTES_MAX;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::followers::Followers;
+use crate::sync::process::Forks;
 
 const LENGTH_WORDS: usize = KEY_BYTES_MAX / 64 + 1;
 
@@ -18,6 +19,8 @@ const LENGTH_WORDS: usize = KEY_BYTES_MAX / 64 + 1;
 pub struct Following {
     /// Who waits for the watermark to move, or for the end.
     pub followers: Followers,
+    /// A copy in a child is never rung.
+    forks: Forks,
     /// Set when the watermark moves no more.
     ended: OnceLock<Result<(), Error>>,
     /// Some slot had a watcher once.
@@ -33,6 +36,7 @@ impl Following {
     pub fn new() -> Following {
         Following {
             followers: Followers::new(),
+            forks: Forks::watch(),
             ended: OnceLock::new(),
             watched: AtomicBool::new(false),
             prefixes: AtomicBool::new(false),
@@ -46,9 +50,18 @@ impl Following {
         let _first_stays = self.ended.set(why);
     }
 
-    /// Whether nothing more becomes durable, and why.
-    pub fn ended(&self) -> Option<&Result<(), Error>> {
-        self.ended.get()
+    /// Whether nothing more becomes durable, and why. In a child of the process that follows, nothing ever does.
+    pub fn ended(&self) -> Option<Result<(), Error>> {
+        match self.check_process() {
+            Ok(()) => self.ended.get().cloned(),
+            forked => Some(forked),
+        }
+    }
+
+    /// Refuses a child of the process that opened the shard.
+    #[inline]
+    pub fn check_process(&self) -> Result<(), Error> {
+        if self.forks.is_copy() { Err(Error::forked()) } else { Ok(()) }
     }
 
     /// Before a slot's watchers are joined.

@@ -275,7 +275,14 @@ impl Preparer {
         self.spares.retain(|other| *other != spare);
         let block = u64::from(self.identity.block_bytes);
         let bytes = spare.bytes - spare.bytes % block;
-        let file = self.disk.open(&self.path(spare.name), Access::Write);
+        let file = match self.disk.open(&self.path(spare.name), Access::Write) {
+            // No file of ours, or one with another name, in a copy made of links perhaps: no reason to refuse a write.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                let _ = self.disk.remove(&self.path(spare.name));
+                return self.spare(wanted);
+            }
+            file => file,
+        };
         match file.and_then(|file| file.prepare(bytes).map(|()| file)) {
             Ok(file) => Ok(Some(Blank { spare: spare.name, file, bytes })),
             Err(error) => Err(self.give_up(spare.name, "preparing a spare segment", error)),

@@ -82,7 +82,7 @@ impl ReadSide {
 
     /// A read of the aggregate with this key. Nothing is inserted if there is none.
     pub fn read(self: &Arc<Self>, key: &[u8]) -> Read {
-        match key::check(key) {
+        match key::check(key).and_then(|()| self.check_process()) {
             Ok(()) => Read::new(self.chain(key)),
             Err(error) => Read::failed(error),
         }
@@ -90,22 +90,33 @@ impl ReadSide {
 
     /// A read of an aggregate whose slot is at hand.
     pub fn read_slot(self: &Arc<Self>, slot: SlotRef) -> Read {
-        Read::new(self.chain_of_slot(slot))
+        match self.check_process() {
+            Ok(()) => Read::new(self.chain_of_slot(slot)),
+            Err(error) => Read::failed(error),
+        }
+    }
+
+    /// Refuses a child of the process that opened the shard: what it would see stands still, and nobody would say so.
+    pub fn check_process(&self) -> Result<(), Error> {
+        self.catalogue.following().check_process()
     }
 
     /// The durable version of the aggregate with this key, 0 if there is none.
     pub fn version(self: &Arc<Self>, key: &[u8]) -> Result<u64, Error> {
         key::check(key)?;
+        self.check_process()?;
         Ok(self.chain(key).newest()?.map_or(0, |link| link.version))
     }
 
     /// The durable version of an aggregate whose slot is at hand.
     pub fn version_of_slot(self: &Arc<Self>, slot: SlotRef) -> Result<u64, Error> {
+        self.check_process()?;
         Ok(self.chain_of_slot(slot).newest()?.map_or(0, |link| link.version))
     }
 
     /// Where the checkpoint with this name durably stands; the start if there is none.
     pub fn checkpoint(&self, name: &[u8]) -> Result<Position, Error> {
+        self.check_process()?;
         let watermark = self.catalogue.watermark();
         let head = self.head_of(SlotKey::Checkpoint(name));
         let newest = newest::newest(&self.catalogue, Role::Checkpoint, name, head, watermark)?;
@@ -114,6 +125,7 @@ impl ReadSide {
 
     /// The durable snapshot of an aggregate that was saved last.
     pub fn snapshot(&self, key: &[u8]) -> Result<Option<Snapshot>, Error> {
+        self.check_process()?;
         let watermark = self.catalogue.watermark();
         let head = self.head_of(SlotKey::Snapshot(key));
         newest::newest(&self.catalogue, Role::Snapshot, key, head, watermark)?
@@ -123,12 +135,19 @@ impl ReadSide {
 
     /// A read of the shard in log order.
     pub fn log(&self) -> LogRead {
-        LogRead::new(Arc::clone(&self.catalogue))
+        match self.check_process() {
+            Ok(()) => LogRead::new(Arc::clone(&self.catalogue)),
+            Err(error) => LogRead::failed(error),
+        }
     }
 
     /// A subscription to the shard.
     pub fn subscribe(&self) -> Subscription {
-        Subscription::new(Arc::clone(&self.catalogue))
+        let subscription = Subscription::new(Arc::clone(&self.catalogue));
+        match self.check_process() {
+            Ok(()) => subscription,
+            Err(error) => subscription.failing(error),
+        }
     }
 
     /// A watch of the aggregate with this key, whose slot is inserted if there is none.
@@ -141,6 +160,7 @@ impl ReadSide {
 
     /// The slot of a key, made if there is none.
     fn slot_to_watch(&self, key: SlotKey<'_>) -> Result<Slot, Error> {
+        self.check_process()?;
         let found = self.index.insert(self.index.hash(key), key);
         let (slot, _) = found.map_err(|OutOfMemory| Error::out_of_memory("the index"))?;
         let log = Arc::clone(&self.catalogue);
@@ -149,6 +169,7 @@ impl ReadSide {
 
     /// The write at a position below the watermark, or one that a slot names.
     pub fn write_at(&self, position: Position) -> Result<RecordedWrite, Error> {
+        self.check_process()?;
         RecordedWrite::new(&self.catalogue, self.catalogue.published(position)?)
     }
 

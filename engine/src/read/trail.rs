@@ -105,7 +105,7 @@ impl Trail {
                 return record.map_err(Step::Item);
             }
             // In this order: once the end is seen, the watermark moves no more.
-            let ended = self.catalogue().following().ended().cloned();
+            let ended = self.catalogue().following().ended();
             if self.walk.refresh() {
                 continue;
             }

@@ -82,7 +82,7 @@ impl Source for Versions {
             return Step::Ended;
         }
         // In this order: once the end is seen, nothing more is published.
-        let ended = self.catalogue.following().ended().cloned();
+        let ended = self.catalogue.following().ended();
         let step = match (self.news(), ended) {
             (Ok(Some(version)), _) => return Step::Item(Ok(version)),
             (Ok(None), None) => return Step::Nothing,

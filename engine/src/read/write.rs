@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::expect::Expect;
 use crate::format::{Damage, PartView, RecordView, Role};
 use crate::id::Position;
+use crate::log::bytes::LogBytes;
 use crate::log::catalogue::{Catalogue, Record};
 use crate::read::damaged;
 use crate::read::recorded::Recorded;
@@ -24,6 +25,14 @@ impl RecordedWrite {
             return Err(damaged(catalogue, &record, &damage));
         }
         Ok(RecordedWrite { record })
+    }
+
+    /// A write that was read and verified elsewhere, with a copy of its bytes; `None` if they are none.
+    pub(crate) fn of_bytes(bytes: &[u8], position: Position) -> Option<RecordedWrite> {
+        let shape = RecordView::parse_trusted(bytes).ok()?.shape();
+        let record = Record::new(LogBytes::of_memory(bytes.into()), position, shape, false);
+        check(&record).ok()?;
+        Some(RecordedWrite { record })
     }
 
     /// Its position in the log of its shard.

@@ -18,7 +18,7 @@ mod verdict;
 pub(crate) mod walk;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use corruption::Corruption;
 use source::Source;

@@ -47,6 +47,8 @@ pub(crate) mod mailbox;
 pub mod permits;
 pub mod prefetch;
 #[cfg(not(loom))]
+pub mod process;
+#[cfg(not(loom))]
 pub(crate) mod thread;
 pub mod wake_word;
 pub mod waker;

@@ -26,6 +26,7 @@ use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use crate::sync::clock;
 use crate::sync::doorbell::Doorbell;
 use crate::sync::permits::{Permits, Short, Taken};
+use crate::sync::process::Forks;
 use crate::sync::wake_word::WakeWord;
 
 /// How often a caller that waits for room looks whether anybody still works on it.
@@ -42,6 +43,8 @@ pub(crate) struct Intake {
     group: CachePadded<AtomicU8>,
     permits: Permits,
     block_bytes: usize,
+    /// What a child pushes on its copy of the stack nobody takes off.
+    forks: Forks,
     /// Nothing is in flight, placed or prepared.
     idle: AtomicBool,
     pub(crate) preparation: Preparation,
@@ -63,6 +66,8 @@ pub(crate) struct Preparation {
     /// Why the last one failed, if it did.
     failure: ArcSwapOption<Error>,
     closed: AtomicBool,
+    /// The thread has panicked: nothing more is prepared, and the shard is to stop.
+    broken: AtomicBool,
 }
 
 /// What a caller does when there is no room.
@@ -88,6 +93,7 @@ impl Intake {
             group: CachePadded::new(AtomicU8::new(first_group)),
             permits: Permits::new(in_flight_bytes as i64),
             block_bytes: block_bytes as usize,
+            forks: Forks::watch(),
             idle: AtomicBool::new(true),
             preparation: Preparation {
                 wanted: AtomicI64::new(0),
@@ -97,6 +103,7 @@ impl Intake {
                 attempts: AtomicU64::new(0),
                 failure: ArcSwapOption::empty(),
                 closed: AtomicBool::new(false),
+                broken: AtomicBool::new(false),
             },
             halt: OnceLock::new(),
         }
@@ -111,6 +118,7 @@ impl Intake {
     /// Takes permits, before anything is reserved.
     #[inline]
     pub(crate) fn acquire(&self, needed: Taken, patience: Patience) -> Result<(), Error> {
+        self.check_process()?;
         match self.permits.take(needed) {
             Ok(()) => Ok(()),
             Err(_) => self.acquire_slowly(needed, patience),
@@ -236,8 +244,15 @@ impl Intake {
         self.halt.get()
     }
 
+    /// Refuses a child of the process that opened the shard.
+    #[inline]
+    pub(crate) fn check_process(&self) -> Result<(), Error> {
+        if self.forks.is_copy() { Err(Error::forked()) } else { Ok(()) }
+    }
+
     #[inline]
     pub(crate) fn check_open(&self) -> Result<(), Error> {
+        self.check_process()?;
         match self.halt.get() {
             None => Ok(()),
             Some(reason) => Err(reason.clone()),
@@ -317,6 +332,11 @@ impl Preparation {
         }
     }
 
+    /// Whether nothing more is ever prepared, though it was asked for.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+
     /// The log writer has taken the prepared segment: there may be more to do.
     pub(crate) fn look_again(&self) {
         self.word.wake_all();
@@ -334,6 +354,12 @@ impl Intake {
     /// again.
     pub(crate) fn attempted(&self) {
         self.preparation.wanted.store(0, Ordering::Relaxed);
+    }
+
+    /// The preparing thread: an attempt has panicked. The log writer stops the shard, which wakes all who wait.
+    pub(crate) fn preparing_broke(&self) {
+        self.preparation.broken.store(true, Ordering::Release);
+        self.wake_writer();
     }
 
     /// The preparing thread: what came of an attempt. `blocks` are new permits.

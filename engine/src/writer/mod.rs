@@ -241,10 +241,15 @@ impl LogWriter {
     pub(crate) fn run(mut self) -> Ended {
         loop {
             // A turn that panics stops the shard like a failed write, so that no ticket waits for ever.
-            let turned = panic::catch_unwind(AssertUnwindSafe(|| self.turn()));
+            let turned = panic::catch_unwind(AssertUnwindSafe(|| {
+                let turn = self.turn();
+                if turn == Turn::Idle {
+                    self.sleep();
+                }
+                turn
+            }));
             match turned.unwrap_or_else(|_| self.give_up(flush::broken("it panicked"))) {
-                Turn::Progress => {}
-                Turn::Idle => self.sleep(),
+                Turn::Progress | Turn::Idle => {}
                 Turn::Over => return self.end(),
             }
         }
@@ -280,6 +285,9 @@ impl LogWriter {
     /// Whether anything was done.
     fn round(&mut self) -> Result<bool, Error> {
         let mut progress = self.land()?;
+        if self.links.intake.preparation.is_broken() {
+            return Err(flush::broken("the thread that prepares segments panicked"));
+        }
         if self.links.closing.load(Ordering::Acquire) && self.last.is_none() {
             let closed = Error::new(ErrorKind::Closed, "the store is closed");
             self.last = Some(self.links.intake.halt(closed));
@@ -322,6 +330,7 @@ impl LogWriter {
             || {
                 let submitted = !blocked && !links.intake.is_empty();
                 open && (submitted || links.closing.load(Ordering::Acquire))
+                    || links.intake.preparation.is_broken()
                     || quiet && links.early_roll_wanted(rest, capacity)
             },
             || queue.wait(limit, completions),

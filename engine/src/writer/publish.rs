@@ -169,7 +169,6 @@ impl LogWriter {
     /// Stops the shard for good: nothing that is not yet published is ever reported committed.
     pub(super) fn stop(&mut self, cause: Error) {
         let shard = self.start.shard;
-        tracing::error!(shard = shard.0, %cause, "the shard stops taking writes");
         let stopped = Error::new(
             ErrorKind::Stopped,
             format!("shard {shard} stopped taking writes ({cause}): open the store again"),
@@ -214,6 +213,8 @@ impl LogWriter {
             }
         }
         groups.wake();
+        // Last: who listens to what is said may panic, and nobody is to wait for that.
+        tracing::error!(shard = shard.0, %cause, "the shard stops taking writes");
     }
 
     /// Answers the ticket of a request that the shard gives up. Its entries stay in their slots.

@@ -5,7 +5,7 @@
 
 use std::{
     env,
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader},
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -15,6 +15,8 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tungstenite::{Message, WebSocket};
+
+use crate::skip::skip;
 
 /// Where Chromium is: what `CHROMIUM` names, or the first of its usual names in the path.
 pub fn chromium() -> Option<PathBuf> {
@@ -26,12 +28,11 @@ pub fn chromium() -> Option<PathBuf> {
     named.into_iter().chain(usual).find(|path| path.is_file())
 }
 
-/// Where Chromium is. Where it is not, says what is therefore not checked, and fails if `ANNALS_NO_SKIP` says so.
+/// Where Chromium is. Where it is not, says what is therefore not checked.
 pub fn chromium_for(what: &str) -> Option<PathBuf> {
     let found = chromium();
     if found.is_none() {
-        assert!(env::var_os("ANNALS_NO_SKIP").is_none_or(|no| no != "1"), "no Chromium for {what}");
-        let _ = writeln!(io::stderr(), "SKIP: {what} (no Chromium)");
+        skip(what, "no Chromium");
     }
     found
 }

@@ -4,6 +4,8 @@
 #![allow(dead_code)]
 
 pub mod deciding;
+pub mod images;
+pub mod skip;
 
 use std::collections::HashMap;
 use std::io;

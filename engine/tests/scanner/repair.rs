@@ -24,10 +24,48 @@ fn seed(salt: [u8; 8], position: u64) -> u64 {
     u64::from_le_bytes(salt) ^ position.wrapping_mul(SPREAD)
 }
 
+/// Where a log ends, as the flush behind it and the header of a segment state it.
+#[derive(Clone, Copy, Default)]
+pub struct End {
+    /// Behind the last flush.
+    pub position: u64,
+    /// Of the last flush.
+    pub sequence: u64,
+    /// Of the header of the last flush.
+    pub checksum: u64,
+}
+
 /// Repairs the segment's header and whatever begins as a flush at the start of a block.
 pub fn repair(segment: &mut [u8]) {
+    repair_all(segment, None);
+}
+
+/// As [`repair`], and each flush goes on from the one before it, the first one from where the log ended before this
+/// segment. Returns where it ends now.
+#[allow(dead_code, reason = "of those that include this file some repair segments alone")]
+pub fn repair_chained(segment: &mut [u8], before: Option<End>) -> End {
+    let before = before.unwrap_or_default();
+    if segment.len() >= 512 && segment[46] == 1 && segment[47] == 1 {
+        put(segment, 64, &before.position.to_le_bytes());
+        put(segment, 72, &before.sequence.to_le_bytes());
+        put(segment, 80, &before.checksum.to_le_bytes());
+    }
+    repair_all(segment, Some(before)).unwrap_or(before)
+}
+
+/// Repairs one copy of an identity, of 512 bytes.
+#[allow(dead_code, reason = "of those that include this file some repair segments alone")]
+pub fn repair_identity(copy: &mut [u8]) {
+    put(copy, 8, b"ANNIDENT");
+    put(copy, 16, &1_u32.to_le_bytes());
+    let sum = xxh3_64(&copy[8..512]);
+    put(copy, 0, &sum.to_le_bytes());
+}
+
+/// Repairs header and flushes, which are chained if it is said where the log ended before. Returns where it ends then.
+fn repair_all(segment: &mut [u8], mut end: Option<End>) -> Option<End> {
     if segment.len() < 512 {
-        return;
+        return end;
     }
     put(segment, 8, b"ANNSEGMT");
     put(segment, 16, &1_u32.to_le_bytes());
@@ -36,15 +74,28 @@ pub fn repair(segment: &mut [u8]) {
 
     let block = length(segment, 20);
     if !block.is_power_of_two() || !(512..=65_536).contains(&block) {
-        return;
+        return end;
     }
     let mut at = block;
     while at + FLUSH_HEADER <= segment.len() {
         if &segment[at + 8..at + 16] == b"ANNFLUSH" {
+            if let Some(end) = end {
+                put(segment, at + 48, &(end.sequence.wrapping_add(1)).to_le_bytes());
+                put(segment, at + 64, &end.checksum.to_le_bytes());
+            }
             repair_flush(segment, at);
+            if let Some(end) = &mut end {
+                let first = (length(segment, 40) as u64) << 32;
+                let blocks = length(segment, at + 88).div_ceil(block).max(1);
+                end.position = first | (at + blocks * block) as u64;
+                end.sequence = end.sequence.wrapping_add(1);
+                end.checksum = u64::from_le_bytes(number(segment, at));
+                at += (blocks - 1).min(segment.len() / block) * block;
+            }
         }
         at += block;
     }
+    end
 }
 
 fn repair_flush(segment: &mut [u8], at: usize) {

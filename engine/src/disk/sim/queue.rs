@@ -96,6 +96,13 @@ impl SimQueue {
         Completion { token, result }
     }
 
+    /// How long until the first of those in flight can complete, if one can.
+    fn due(&self) -> Option<Duration> {
+        let first = self.flying.iter().map(|flight| flight.due).min()?;
+        let state = self.bell.disk.state();
+        (state.order != Order::Never).then(|| first.saturating_sub(state.now()))
+    }
+
     /// Which one completes now; `None` if no more do. `least`: how many have to.
     fn next(&self, done: usize, least: usize) -> Option<usize> {
         let mut state = self.bell.disk.state();
@@ -170,7 +177,7 @@ impl Queue for SimQueue {
             if self.bell.was_rung() {
                 return self.poll(completed);
             }
-            if self.advance(1, completed) > 0 || self.bell.sleep(deadline) {
+            if self.advance(1, completed) > 0 || self.bell.sleep(deadline, self.due()) {
                 return;
             }
         }
@@ -207,8 +214,8 @@ impl Bell {
         std::mem::take(&mut *self.rung.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Sleeps until something may have changed; whether that is pointless.
-    fn sleep(&self, deadline: Option<Instant>) -> bool {
+    /// Sleeps until something may have changed, which it does in `due` at the latest; whether that is pointless.
+    fn sleep(&self, deadline: Option<Instant>, due: Option<Duration>) -> bool {
         let state = self.disk.state();
         let rung = *self.rung.lock().unwrap_or_else(PoisonError::into_inner);
         if state.stepped || rung {
@@ -222,12 +229,14 @@ impl Bell {
         #[cfg(feature = "internals")]
         if let Some(host) = crate::sync::host::current() {
             drop(state);
-            let due = self.disk.due().unwrap_or(Duration::MAX).saturating_sub(host.elapsed());
-            let left = left.min(due.max(Duration::from_micros(1)));
+            let left = due.map_or(left, |due| left.min(due.max(Duration::from_micros(1))));
+            let device = || (self.disk.hangs(), self.disk.is_cut());
+            let before = device();
             let rung = || *self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-            host.wait(&rung, Some(left));
+            host.wait(&|| rung() || device() != before, Some(left));
             return false;
         }
+        let _only_hosts_need_it = due;
         drop(self.disk.shared.changed.wait_timeout(state, left));
         false
     }

@@ -15,12 +15,12 @@ use crate::id::{FlushSequence, Position, ShardId, StoreId};
 use crate::index::{Index, SlotKey};
 use crate::log::prepare::{Prepared, Preparer};
 use crate::recover::{Mode, Recovered, recover};
-use crate::verify::{Verification, verify_disk};
+use crate::verify::{Verification, verify_on};
 
-pub(super) const BLOCK: u64 = 512;
-pub(super) const SHARD: ShardId = ShardId(0);
+pub(crate) const BLOCK: u64 = 512;
+pub(crate) const SHARD: ShardId = ShardId(0);
 
-pub(super) fn identity() -> Identity {
+pub(crate) fn identity() -> Identity {
     Identity {
         store: StoreId(77),
         hash_key: 5,
@@ -34,7 +34,7 @@ pub(super) fn identity() -> Identity {
 }
 
 /// Makes a disk with an identity file and a shard directory.
-pub(super) fn furnish(disk: &dyn Disk) {
+pub(crate) fn furnish(disk: &dyn Disk) {
     crate::identity_file::create_as(disk, &identity()).unwrap();
 }
 
@@ -46,45 +46,45 @@ struct Placed {
 }
 
 /// Opens a shard and keeps the index.
-pub(super) fn open(disk: &dyn Disk, mode: Mode) -> Result<(Recovered, Index), Error> {
+pub(crate) fn open(disk: &dyn Disk, mode: Mode) -> Result<(Recovered, Index), Error> {
     let index = Index::new(identity().hash_key);
     let recovered = recover(disk, &identity(), SHARD, mode, &index)?;
     Ok((recovered, index))
 }
 
-pub(super) fn verified(disk: &dyn Disk) -> Verification {
-    verify_disk(disk, &mut |_, _| {}).unwrap()
+pub(crate) fn verified(disk: &dyn Disk) -> Verification {
+    verify_on(disk, &mut |_, _| {}).unwrap()
 }
 
-pub(super) fn version(index: &Index, key: &[u8]) -> u64 {
+pub(crate) fn version(index: &Index, key: &[u8]) -> u64 {
     let key = SlotKey::Aggregate(key);
     index.find(index.hash(key), key).map_or(0, |slot| slot.version())
 }
 
 /// The key of the n-th write of every test log, counted from 0.
-pub(super) fn key(write: u64) -> Vec<u8> {
+pub(crate) fn key(write: u64) -> Vec<u8> {
     format!("key-{}", write % 3).into_bytes()
 }
 
 /// A shard's log, open for writing.
-pub(super) struct Hand {
-    pub(super) preparer: Preparer,
-    pub(super) active: Option<Prepared>,
+pub(crate) struct Hand {
+    pub(crate) preparer: Preparer,
+    pub(crate) active: Option<Prepared>,
     next: Option<Prepared>,
     /// Where the next flush starts in the active segment.
-    pub(super) at: u32,
+    pub(crate) at: u32,
     sequence: u64,
     previous: u64,
     /// What the next flush states as its frontier.
-    pub(super) frontier: Position,
+    pub(crate) frontier: Position,
     end: Position,
     aggregates: HashMap<Vec<u8>, Placed>,
     /// Writes in the log, those in flight included.
-    pub(super) writes: u64,
+    pub(crate) writes: u64,
 }
 
 impl Hand {
-    pub(super) fn open(disk: Arc<dyn Disk>) -> Result<Hand, Error> {
+    pub(crate) fn open(disk: Arc<dyn Disk>) -> Result<Hand, Error> {
         let (found, index) = open(&*disk, Mode::Write)?;
         let mut aggregates = HashMap::new();
         for slot in index.iter() {
@@ -106,7 +106,7 @@ impl Hand {
     }
 
     /// Goes on in a new segment.
-    pub(super) fn roll(&mut self) -> Result<(), Error> {
+    pub(crate) fn roll(&mut self) -> Result<(), Error> {
         let prepared = match self.next.take() {
             Some(prepared) => prepared,
             None => self.preparer.prepare(BLOCK)?,
@@ -117,13 +117,13 @@ impl Hand {
     }
 
     /// Prepares the segment behind the active one.
-    pub(super) fn prepare_next(&mut self) -> Result<(), Error> {
+    pub(crate) fn prepare_next(&mut self) -> Result<(), Error> {
         self.next = Some(self.preparer.prepare(BLOCK)?);
         Ok(())
     }
 
     /// Writes a flush of so many writes, and does not wait for it.
-    pub(super) fn start(&mut self, writes: u64) -> Result<(), Error> {
+    pub(crate) fn start(&mut self, writes: u64) -> Result<(), Error> {
         if self.active.is_none() {
             self.roll()?;
         }
@@ -175,17 +175,17 @@ impl Hand {
     }
 
     /// Counts a version of the first aggregate that is in no record.
-    pub(super) fn skip_version(&mut self) {
+    pub(crate) fn skip_version(&mut self) {
         self.aggregates.get_mut(&key(0)).unwrap().version += 1;
     }
 
     /// Makes the next flush follow one that there never was.
-    pub(super) fn break_chain(&mut self) {
+    pub(crate) fn break_chain(&mut self) {
         self.previous ^= 1;
     }
 
     /// Starts a flush of which nothing arrives.
-    pub(super) fn start_lost(&mut self, writes: u64) {
+    pub(crate) fn start_lost(&mut self, writes: u64) {
         let at = self.at;
         self.start(writes).unwrap();
         let active = self.active.as_ref().unwrap();
@@ -193,7 +193,7 @@ impl Hand {
     }
 
     /// Waits for what was started: it is acknowledged then.
-    pub(super) fn publish(&mut self) -> Result<(), Error> {
+    pub(crate) fn publish(&mut self) -> Result<(), Error> {
         let active = self.active.as_ref().unwrap();
         active.file.sync().map_err(|error| Error::io("syncing", error))?;
         self.frontier = self.end;
@@ -201,13 +201,13 @@ impl Hand {
     }
 
     /// A flush that is durable.
-    pub(super) fn flush(&mut self, writes: u64) -> Result<(), Error> {
+    pub(crate) fn flush(&mut self, writes: u64) -> Result<(), Error> {
         self.start(writes)?;
         self.publish()
     }
 
     /// States the frontier and closes.
-    pub(super) fn close(mut self) -> Result<(), Error> {
+    pub(crate) fn close(mut self) -> Result<(), Error> {
         if self.active.is_some() {
             self.flush(0)?;
         }
@@ -218,7 +218,7 @@ impl Hand {
 }
 
 /// Opens, writes one flush for each number given, closes.
-pub(super) fn life(disk: &Arc<dyn Disk>, flushes: &[u64]) {
+pub(crate) fn life(disk: &Arc<dyn Disk>, flushes: &[u64]) {
     let mut hand = Hand::open(Arc::clone(disk)).unwrap();
     for writes in flushes {
         hand.flush(*writes).unwrap();
@@ -227,7 +227,7 @@ pub(super) fn life(disk: &Arc<dyn Disk>, flushes: &[u64]) {
 }
 
 /// As `life`, with each flush in a segment of its own.
-pub(super) fn life_in_segments(disk: &Arc<dyn Disk>, flushes: &[u64]) {
+pub(crate) fn life_in_segments(disk: &Arc<dyn Disk>, flushes: &[u64]) {
     let mut hand = Hand::open(Arc::clone(disk)).unwrap();
     for writes in flushes {
         hand.roll().unwrap();
@@ -237,7 +237,7 @@ pub(super) fn life_in_segments(disk: &Arc<dyn Disk>, flushes: &[u64]) {
 }
 
 /// Every aggregate is at the version that so many writes give it.
-pub(super) fn check_versions(index: &Index, writes: u64) {
+pub(crate) fn check_versions(index: &Index, writes: u64) {
     for nth in 0..3 {
         let expected = (0..writes).filter(|write| write % 3 == nth).count() as u64;
         assert_eq!(version(index, &key(nth)), expected, "after {writes} writes");
