@@ -172,6 +172,9 @@ faults! {
         /// The tail is not synced before it is accepted. Seen after the death of the process and then a power cut: what was
         /// shown in between is gone.
         RecoversUnsynced = "recovers-unsynced",
+        /// The tail is read from the system's cache. Seen after a sync that failed, an opening and a power cut: what was shown
+        /// in between is gone.
+        TrustsCache = "trusts-cache",
         /// The proven end is a block too low. Seen when the last flush below it has rotted: it is cut off.
         ProvesTooLittle = "proves-too-little",
         /// The proven end is a block too high. Seen at an opening after one that wrote nothing, or after a power cut that tears
