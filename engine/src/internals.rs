@@ -12,7 +12,7 @@ pub mod index {
 
 /// Epochs, wake words, doorbells.
 pub mod sync {
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     pub use crate::sync::fault;
     #[cfg(not(loom))]
     pub use crate::sync::host;
