@@ -143,7 +143,7 @@ impl Shard {
 
     /// Waits for what was accepted, states the frontier, and cuts the log to what is used.
     pub(crate) fn close(&self) -> Result<(), Error> {
-        let _one_at_a_time = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = thread::hold(&self.closing);
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Threads { writer, preparer }) = threads else { return Ok(()) };
         self.links.closing.store(true, Ordering::Release);

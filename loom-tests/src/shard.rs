@@ -14,7 +14,8 @@ use annals::internals::reserve::stack::Stack;
 use annals::internals::reserve::write::{Entry, Status, Write, WriteRef};
 use annals::internals::sync::epoch::{Domain, Guard};
 use annals::internals::sync::watermark::Watermark;
-use loom::cell::UnsafeCell;
+
+use crate::checker::{UnsafeCell, thread};
 
 /// What the log writer and accepted reads know a write by. The cell is written before the submission and read after it, so
 /// that the model checker sees whether the one is visible to the other.
@@ -295,10 +296,10 @@ impl<'s> LogWriter<'s> {
 
 /// Runs `work`, and stops the calling thread of the model at a step of [`decide`] when that was reached `times` times.
 pub fn stop_at(step: &'static str, times: usize, work: impl FnOnce()) {
-    let thread = loom::thread::current().id();
+    let stopping = thread::current().id();
     let mut left = times;
     pause::on_this_thread(move |here| {
-        if here == step && loom::thread::current().id() == thread {
+        if here == step && thread::current().id() == stopping {
             left -= 1;
             if left == 0 {
                 panic::resume_unwind(Box::new(Stopped));

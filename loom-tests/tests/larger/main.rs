@@ -1,0 +1,5 @@
+//! Larger models, through schedules that are drawn: the shared words with three to six threads, and the whole engine.
+
+#![cfg(shuttle)]
+
+mod engine;
