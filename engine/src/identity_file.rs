@@ -8,7 +8,6 @@ use std::io;
 use std::path::Path;
 
 use crate::disk::{Access, Disk, SyncMethod};
-use crate::sync::entropy::entropy;
 use crate::error::{Error, ErrorKind};
 use crate::format::{
     FileName, IDENTITY_BYTES, IDENTITY_OFFSETS, Identity, IdentityError, SyncChoice, decode_pair,
@@ -17,6 +16,7 @@ use crate::id::{ShardId, StoreId};
 use crate::limits::SEGMENT_BYTES_DEFAULT;
 use crate::log::prepare::shard_dir;
 use crate::options::{Durability, Options};
+use crate::sync::entropy::entropy;
 
 const NAME: &str = "identity";
 const NAME_WHILE_WRITTEN: &str = "identity.new";

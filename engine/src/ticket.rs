@@ -11,10 +11,10 @@ use triomphe::Arc;
 use crate::append::Replay;
 use crate::error::{Error, ErrorKind};
 use crate::id::Position;
+use crate::sync::clock;
 use crate::writer::cells::Held;
 use crate::writer::groups;
 use crate::writer::request::{Done, TicketCell};
-use crate::sync::clock;
 
 /// A write that was accepted and is on its way to the disk.
 ///

@@ -44,6 +44,8 @@ impl History {
                 let versions = done.versions().map(|(key, version)| (key.to_vec(), version));
                 Kind::Committed(done.position(), versions.collect())
             }
+            // A retry that can no longer be answered says nothing of its original.
+            Err(error) if error.kind() == ErrorKind::Duplicate => Kind::Unknown,
             Err(error) if error.kind() == ErrorKind::OutcomeUnknown => Kind::Unknown,
             Err(error) => Kind::Not(error.kind()),
         };
@@ -89,7 +91,9 @@ impl History {
                     stored.sort();
                     assert_eq!(told, stored, "write {number} has other versions");
                 }
-                (Kind::Dropped, None) => assert!(!whole, "write {number} is lost, and was accepted"),
+                (Kind::Dropped, None) => {
+                    assert!(!whole, "write {number} is lost, and was accepted")
+                }
                 (Kind::Not(kind), Some(_)) => panic!("write {number} is stored, and told {kind:?}"),
                 (Kind::Dropped | Kind::Unknown, _) | (Kind::Not(_), None) => {}
             }
@@ -134,7 +138,8 @@ pub fn audit(store: &Store) -> Vec<Logged> {
         log.push(logged);
     }
     for (key, version) in &versions {
-        let read: Vec<u64> = store.read(key).map(|event| event.expect("it is readable").version()).collect();
+        let read: Vec<u64> =
+            store.read(key).map(|event| event.expect("it is readable").version()).collect();
         assert_eq!(read.last().copied().unwrap_or(0), *version, "read alone, it ends elsewhere");
         assert!(read.is_sorted(), "read alone, it is out of order");
     }

@@ -31,12 +31,12 @@ use std::io;
 use std::sync::Arc;
 
 use crate::disk::{Access, Disk, File};
-use crate::sync::entropy::entropy;
 use crate::error::{Error, ErrorKind};
 use crate::format::{AcceptedEnd, FileName, Identity, Origin, SegmentHeader, SegmentKind};
 use crate::id::{SegmentId, ShardId};
 use crate::limits::{SEGMENT_BYTES_FIRST, SEGMENT_BYTES_MAX};
 use crate::sync::clock;
+use crate::sync::entropy::entropy;
 
 /// So many spares are kept; what is more is removed.
 const SPARES_MAX: usize = 2;

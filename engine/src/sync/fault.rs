@@ -83,6 +83,10 @@ pub enum Fault {
     ListsRelaxed,
     /// The ringer says that a seat is off the list before it has read who comes next.
     ClearsFirst,
+    /// A shard that stops takes what was submitted, and leaves the stack open.
+    HaltsOpen,
+    /// Nobody who follows the log is woken when it goes on.
+    RingsNobody,
 }
 
 thread_local! {

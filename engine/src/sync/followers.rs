@@ -23,10 +23,10 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::sync::{UnsafeCell, clock};
 use crate::sync::atomic::{AtomicBool, AtomicPtr, Ordering, fence};
 use crate::sync::wake_word::{Registration, WakeWord};
 use crate::sync::waker::AtomicWaker;
+use crate::sync::{UnsafeCell, clock};
 
 /// How many leave a list before one of them has it rung, on average.
 #[cfg(not(loom))]

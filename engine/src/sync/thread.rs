@@ -1,9 +1,9 @@
 //! Threads: the system's, or those of a [host](super::host).
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 #[cfg(feature = "internals")]
 use std::sync::TryLockError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub(crate) use std::thread::*;
 

@@ -3,3 +3,5 @@
 #![cfg(shuttle)]
 
 mod engine;
+mod stopping;
+mod stores;
