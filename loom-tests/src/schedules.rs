@@ -4,11 +4,12 @@
 //! few points (PCT), which finds with a known probability what needs that few. A schedule that fails is printed;
 //! `ANNALS_SCHEDULE=<what was printed> cargo test … <the test> -- --exact` runs it again.
 
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 
 use annals::internals::sync::fault::{self, Fault};
 use annals::internals::sync::host;
@@ -89,6 +90,24 @@ fn hosted(model: impl Fn(&Rc<Hosted>) + Send + Sync + 'static) -> impl Fn() + Se
     }
 }
 
+thread_local! {
+    /// What the first panic of a broken model has said.
+    static FIRST: Cell<Option<String>> = const { Cell::new(None) };
+}
+
+/// Notes what the first panic says, in front of whoever else listens.
+fn listen() {
+    static LISTENING: Once = Once::new();
+    LISTENING.call_once(|| {
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            let first = FIRST.take().unwrap_or_else(|| told(panic.payload()));
+            FIRST.set(Some(first));
+            others(panic);
+        }));
+    });
+}
+
 /// A model that counts how often it came to its end.
 fn counted(
     model: &Arc<impl Fn() + Send + Sync + 'static>,
@@ -109,12 +128,17 @@ fn find<S: Scheduler + 'static>(
 ) -> Option<(String, usize)> {
     let passed = Arc::new(AtomicUsize::new(0));
     let counted = counted(model, &passed);
+    listen();
+    FIRST.take();
     fault::set(fault);
     let runner = Runner::new(scheduler, config(false));
     let found = panic::catch_unwind(AssertUnwindSafe(|| runner.run(counted))).err();
     fault::set(None);
     host::install(None);
-    found.map(|found| (told(&*found), passed.load(Ordering::Relaxed) + 1))
+    // A thread that falls with the schedule says something of its own.
+    found.map(|found| {
+        (FIRST.take().unwrap_or_else(|| told(&*found)), passed.load(Ordering::Relaxed) + 1)
+    })
 }
 
 fn config(persist: bool) -> Config {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use annals::{Error, Event, Expect, Read, Recorded, State, Store, Ticket};
 use loom_tests::{Fault, History, Hosted, broken_engine, engine, numbered};
 
-use crate::stores::{LOST, Rig, check, draw, open};
+use crate::stores::{HANGS, LOST, Rig, check, draw, open};
 
 /// A caller that waits for each write.
 fn note(history: &History, number: u64, told: Result<Ticket, Error>) -> bool {
@@ -214,7 +214,7 @@ fn a_subscription_and_a_watch() {
 
 #[test]
 fn broken_nobody_rings_who_follows() {
-    broken_engine(Fault::RingsNobody, &["everybody waits for ever"], followed);
+    broken_engine(Fault::RingsNobody, &HANGS, followed);
 }
 
 /// Two threads append, and two read what is accepted: versions without a gap, and no fewer than before.

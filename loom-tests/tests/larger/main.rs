@@ -2,6 +2,8 @@
 
 #![cfg(shuttle)]
 
+mod deciding;
 mod engine;
 mod stopping;
 mod stores;
+mod waiting;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use annals::{ErrorKind, Expect};
 use loom_tests::{Fault, Hosted, Kind, broken_engine, engine, numbered};
 
-use crate::stores::{LOST, Rig, draw, fail, open};
+use crate::stores::{HANGS, LOST, Rig, draw, fail, open};
 
 /// Two threads close the store while two append: each write is durable or refused, none waits for ever, none is lost.
 fn closed(system: &Rc<Hosted>) {
@@ -51,7 +51,7 @@ fn a_close_among_appends() {
 
 #[test]
 fn broken_a_stack_left_open_by_a_close() {
-    broken_engine(Fault::HaltsOpen, &["everybody waits for ever"], closed);
+    broken_engine(Fault::HaltsOpen, &HANGS, closed);
 }
 
 /// A write fails while three threads append: from the first that is told on, nobody's new write is acknowledged; what was

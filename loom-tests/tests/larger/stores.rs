@@ -39,7 +39,10 @@ impl Rig {
 }
 
 /// What a lying disk is found out by: a write that is lost, or a later flush that says that it was durable.
-pub const LOST: [&str; 2] = ["is lost", "was durable and is missing"];
+pub const LOST: [&str; 3] = ["is lost", "was durable and is missing", "was durable and is damaged"];
+
+/// What a thread that is never woken is found out by: nobody has anything to do, or a log writer looks in vain for ever.
+pub const HANGS: [&str; 2] = ["everybody waits for ever", "exceeded max_steps"];
 
 /// The n-th write from now on fails.
 pub fn fail(disk: &SimDisk, nth: u64) {
