@@ -27,14 +27,17 @@ mod schedules;
 #[cfg(any(loom, shuttle))]
 mod shard;
 
-#[cfg(loom)]
-pub use explore::{broken, explore, holds};
 #[cfg(any(loom, shuttle))]
 pub use {
     annals::internals::sync::fault::Fault,
     bell::{Bell, block_on},
     checker::{UnsafeCell, sync, thread},
-    shard::{LogWriter, Part, Payload, Shard, stop_at},
+    shard::{LogWriter, Part, Payload, Shard},
+};
+#[cfg(loom)]
+pub use {
+    explore::{broken, explore, holds},
+    shard::stop_at,
 };
 #[cfg(shuttle)]
 pub use {
