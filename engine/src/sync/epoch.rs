@@ -217,7 +217,7 @@ mod process {
     #[cfg(not(shuttle))]
     static DOMAIN: Domain = Domain::new();
     #[cfg(shuttle)]
-    shuttle::lazy_static! {
+    crate::sync::lazy_static! {
         static ref DOMAIN: Domain = Domain::new();
     }
 

@@ -58,7 +58,7 @@ pub mod watermark;
 #[cfg(not(loom))]
 mod switch {
     #[cfg(shuttle)]
-    pub(crate) use shuttle::{sync::atomic, thread_local};
+    pub(crate) use shuttle::{lazy_static, sync::atomic, thread_local};
     #[cfg(not(shuttle))]
     pub(crate) use std::{sync::atomic, thread_local};
 

@@ -14,7 +14,7 @@ struct Line(WakeWord);
 #[cfg(not(shuttle))]
 static WORDS: [Line; GROUPS] = [const { Line(WakeWord::new()) }; GROUPS];
 #[cfg(shuttle)]
-shuttle::lazy_static! {
+crate::sync::lazy_static! {
     static ref WORDS: [Line; GROUPS] = std::array::from_fn(|_| Line(WakeWord::new()));
 }
 

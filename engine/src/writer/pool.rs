@@ -40,7 +40,7 @@ static SPENT: Rack = Rack::new();
 #[cfg(not(shuttle))]
 static EMPTIED: Rack = Rack::new();
 #[cfg(shuttle)]
-shuttle::lazy_static! {
+crate::sync::lazy_static! {
     static ref SPENT: Rack = Rack::new();
     static ref EMPTIED: Rack = Rack::new();
 }
