@@ -17,7 +17,7 @@ pub const WRITE_BYTES_MAX: usize = 16 << 20;
 /// The most shards in a store.
 pub const SHARDS_MAX: u16 = 1024;
 /// The smallest and the largest `segment_bytes`. A position names an offset in 32 bits.
-pub const SEGMENT_BYTES_MIN: u64 = if cfg!(shuttle) { 32 << 10 } else { 1 << 20 };
+pub const SEGMENT_BYTES_MIN: u64 = if cfg!(any(miri, shuttle)) { 32 << 10 } else { 1 << 20 };
 /// See [`SEGMENT_BYTES_MIN`].
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// `segment_bytes` unless set.

@@ -66,6 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "too many numbers for an interpreter")]
     fn numbers_are_drawn_all_over_the_range() {
         let mut seen = [false; 64];
         for _ in 0..2000 {

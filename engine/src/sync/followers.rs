@@ -294,7 +294,7 @@ mod tests {
         living.register(Waker::noop());
         list.enlist(&Seat::new(&living));
         let mut gone = Vec::new();
-        for _ in 0..(if cfg!(miri) { 1_000 } else { 20_000 }) {
+        for _ in 0..(if cfg!(miri) { 50 } else { 20_000 }) {
             let bell = Arc::new(Bell::new());
             let seat = Seat::new(&bell);
             // SAFETY: both lists live to the end of the test.

@@ -17,9 +17,9 @@ use crate::reserve::write::Write;
 use crate::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use crate::sync::{prefetch, thread_local};
 
-/// How many requests hang together. Few in schedules that are drawn, which are short.
-pub(crate) const BATCH: usize = if cfg!(shuttle) { 2 } else { 256 };
-const HOOKS: usize = if cfg!(shuttle) { 2 } else { 256 };
+/// How many requests hang together. Few in schedules that are drawn and under an interpreter, which are short.
+pub(crate) const BATCH: usize = if cfg!(any(miri, shuttle)) { 2 } else { 256 };
+const HOOKS: usize = if cfg!(any(miri, shuttle)) { 2 } else { 256 };
 /// A request that holds more memory than this is not kept.
 const KEPT_BYTES_MAX: usize = 4 << 10;
 

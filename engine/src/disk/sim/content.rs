@@ -65,7 +65,7 @@ impl Bytes {
         let within = self.len % PAGE;
         if within != 0
             && let Some(last) = self.pages.last_mut()
-            && last[within..].iter().any(|&byte| byte != 0)
+            && last[within..] != ZEROS[within..]
         {
             Arc::make_mut(last)[within..].fill(0);
         }
