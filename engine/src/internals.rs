@@ -12,7 +12,7 @@ pub mod index {
 
 /// Epochs, wake words, doorbells.
 pub mod sync {
-    #[cfg(any(loom, feature = "mutants"))]
+    #[cfg(any(loom, shuttle, feature = "mutants"))]
     pub use crate::sync::fault;
     #[cfg(not(loom))]
     pub use crate::sync::host;
@@ -33,7 +33,9 @@ pub mod format {
 /// Disks.
 #[cfg(not(loom))]
 pub mod disk {
-    pub use crate::disk::{Access, Disk, File, sim};
+    pub use crate::disk::{
+        Access, Completion, Disk, Entry, File, Flush, Lock, Queue, SyncMethod, Waker, sim,
+    };
 }
 
 /// Opens a store on a disk of the caller's.

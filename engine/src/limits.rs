@@ -17,13 +17,13 @@ pub const WRITE_BYTES_MAX: usize = 16 << 20;
 /// The most shards in a store.
 pub const SHARDS_MAX: u16 = 1024;
 /// The smallest and the largest `segment_bytes`. A position names an offset in 32 bits.
-pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+pub const SEGMENT_BYTES_MIN: u64 = if cfg!(shuttle) { 32 << 10 } else { 1 << 20 };
 /// See [`SEGMENT_BYTES_MIN`].
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// `segment_bytes` unless set.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
 /// The first segment of a store has this size; later ones double up to `segment_bytes`.
-pub const SEGMENT_BYTES_FIRST: u64 = 1 << 20;
+pub const SEGMENT_BYTES_FIRST: u64 = SEGMENT_BYTES_MIN;
 
 /// The smallest block a flush is padded to, in bytes.
 pub const BLOCK_BYTES_MIN: u32 = 512;

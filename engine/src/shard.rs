@@ -152,7 +152,7 @@ impl Shard {
     pub(crate) fn close(&self) -> Result<(), Error> {
         // In a child the threads are not there, and a lock may be one that somebody held.
         self.links.intake.check_process()?;
-        let _one_at_a_time = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = thread::hold(&self.closing);
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Threads { writer, preparer }) = threads else { return Ok(()) };
         self.links.closing.store(true, Ordering::Release);

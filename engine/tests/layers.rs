@@ -54,7 +54,8 @@ const NEVER: [(&str, &str, &str); 12] = [
 const VERIFY: &str = "the verifier is a reader of the format of its own";
 
 /// What only `sync` may name.
-const SYNC_ONLY: [&str; 4] = ["std::sync::atomic", "core::sync::atomic", "std::thread", "loom::"];
+const SYNC_ONLY: [&str; 5] =
+    ["std::sync::atomic", "core::sync::atomic", "std::thread", "loom::", "shuttle::"];
 
 /// How often the word `unsafe` stands in each module that has it: blocks, functions and implementations, tests aside.
 const UNSAFE: [(&str, usize); 8] = [

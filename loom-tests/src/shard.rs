@@ -2,19 +2,24 @@
 
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
+#[cfg(loom)]
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Mutex;
 
 use annals::internals::id::Position;
 use annals::internals::index::{self, Index, SlotKey};
 use annals::internals::reserve::decide::{self, Look};
+#[cfg(loom)]
 use annals::internals::reserve::pause;
 use annals::internals::reserve::slot_ref::SlotRef;
 use annals::internals::reserve::stack::Stack;
 use annals::internals::reserve::write::{Entry, Status, Write, WriteRef};
 use annals::internals::sync::epoch::{Domain, Guard};
 use annals::internals::sync::watermark::Watermark;
-use loom::cell::UnsafeCell;
+
+use crate::checker::UnsafeCell;
+#[cfg(loom)]
+use crate::checker::thread;
 
 /// What the log writer and accepted reads know a write by. The cell is written before the submission and read after it, so
 /// that the model checker sees whether the one is visible to the other.
@@ -294,11 +299,12 @@ impl<'s> LogWriter<'s> {
 }
 
 /// Runs `work`, and stops the calling thread of the model at a step of [`decide`] when that was reached `times` times.
+#[cfg(loom)]
 pub fn stop_at(step: &'static str, times: usize, work: impl FnOnce()) {
-    let thread = loom::thread::current().id();
+    let stopping = thread::current().id();
     let mut left = times;
     pause::on_this_thread(move |here| {
-        if here == step && loom::thread::current().id() == thread {
+        if here == step && thread::current().id() == stopping {
             left -= 1;
             if left == 0 {
                 panic::resume_unwind(Box::new(Stopped));
@@ -314,4 +320,5 @@ pub fn stop_at(step: &'static str, times: usize, work: impl FnOnce()) {
     }
 }
 
+#[cfg(loom)]
 struct Stopped;

@@ -39,8 +39,8 @@ use crate::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 /// Tables double, so this many outgrow any memory.
 const TABLES_MAX: usize = if cfg!(loom) { 4 } else { 32 };
-/// Cells of the first table. Few under Miri, so that tables grow within what it can run.
-const CELLS_FIRST: usize = if cfg!(miri) { 1 << 4 } else { 1 << 10 };
+/// Cells of the first table. Few under Miri and in schedules that are drawn, so that tables grow within what those can run.
+const CELLS_FIRST: usize = if cfg!(any(miri, shuttle)) { 1 << 4 } else { 1 << 10 };
 /// A table has room until this many eighths of its cells hold slots.
 const ROOM_EIGHTHS: usize = 6;
 /// How many tables a lookup asks for at once: at least seven of eight keys are in these.
@@ -51,7 +51,7 @@ const EARLY_TABLES: usize = if cfg!(loom) { 1 } else { 4 };
 pub struct OutOfMemory;
 
 /// A step left out or an ordering weakened, for models that must then fail.
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// None: the index as it is.
@@ -68,7 +68,7 @@ pub enum Fault {
 #[derive(Clone, Copy, Debug)]
 struct Shape {
     cells_first: usize,
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     fault: Fault,
 }
 
@@ -95,14 +95,14 @@ impl Index {
             hash_key,
             Shape {
                 cells_first: CELLS_FIRST,
-                #[cfg(loom)]
+                #[cfg(any(loom, shuttle))]
                 fault: Fault::None,
             },
         )
     }
 
     /// An index whose first table has so many cells, a power of two, and that has a fault.
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     #[must_use]
     pub fn model(cells_first: usize, fault: Fault) -> Index {
         assert!(cells_first.is_power_of_two());
@@ -309,7 +309,7 @@ impl Shape {
 
     /// How the address of a slot is published; [`table`] says why.
     fn publish(&self) -> Ordering {
-        #[cfg(loom)]
+        #[cfg(any(loom, shuttle))]
         if self.fault == Fault::PublishesRelaxed {
             return Ordering::Relaxed;
         }
@@ -317,7 +317,7 @@ impl Shape {
     }
 
     fn leaves_open(&self) -> bool {
-        #[cfg(loom)]
+        #[cfg(any(loom, shuttle))]
         if self.fault == Fault::LeavesOpen {
             return true;
         }
@@ -325,7 +325,7 @@ impl Shape {
     }
 
     fn leaves_uncounted(&self) -> bool {
-        #[cfg(loom)]
+        #[cfg(any(loom, shuttle))]
         if self.fault == Fault::LeavesUncounted {
             return true;
         }

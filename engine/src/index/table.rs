@@ -229,7 +229,7 @@ pub(super) fn allocate(cells: usize) -> Result<NonNull<AtomicU64>, OutOfMemory> 
         first.sub(before).cast().write(memory.as_ptr());
         first.cast::<AtomicU64>()
     };
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     for nth in 0..cells {
         // SAFETY: the layout has room for that many cells, and nobody else sees them yet.
         unsafe { first.add(nth).write(AtomicU64::new(EMPTY)) };

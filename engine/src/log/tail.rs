@@ -30,7 +30,7 @@ use crate::log::catalogue::Catalogue;
 
 /// The size of a chunk, unless a single flush needs more or the budget is small.
 const CHUNK_BYTES_MAX: usize = 4 << 20;
-const CHUNK_BYTES_MIN: usize = 256 << 10;
+const CHUNK_BYTES_MIN: usize = if cfg!(shuttle) { 32 << 10 } else { 256 << 10 };
 /// How many chunks the budget is divided into, at least: what is dropped at a time.
 const CHUNKS_PER_BUDGET: usize = 8;
 

@@ -129,7 +129,8 @@ impl<'a, 'd> Walk<'a, 'd> {
         following: &[&Kept],
     ) -> Result<Turn, Error> {
         let tail = stretch.until.is_none() && kept.id() >= self.survey.proven.segment();
-        let loaded = self.source.load(kept.id(), &kept.header, tail)?;
+        let direct = tail && !broken!(TrustsCache);
+        let loaded = self.source.load(kept.id(), &kept.header, direct)?;
         if tail
             && !broken!(RecoversUnsynced)
             && let Some(file) = &loaded.file

@@ -141,7 +141,7 @@ impl Slot {
     }
 
     /// The tick, if nothing is pending.
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     pub fn plain_tick(&self) -> Option<u64> {
         self.word().unpack().ok()
     }
@@ -218,5 +218,5 @@ impl Slot {
 /// A record's `skip` names the newest version before its own that is divisible by this.
 pub const SKIP_VERSIONS: u64 = 64;
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(size_of::<Slot>() == 64);

@@ -53,13 +53,13 @@ pub struct Guard<'m> {
 }
 
 impl Domain {
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     pub(crate) const fn new() -> Domain {
         Domain { epoch: AtomicU64::new(0), participants: AtomicPtr::new(ptr::null_mut()) }
     }
 
     /// A domain with nobody in it.
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     #[allow(clippy::new_without_default)]
     pub fn new() -> Domain {
         Domain { epoch: AtomicU64::new(0), participants: AtomicPtr::new(ptr::null_mut()) }
@@ -212,8 +212,14 @@ impl Drop for Guard<'_> {
 #[cfg(not(loom))]
 mod process {
     use super::{Domain, Guard, Member};
+    use crate::sync::thread_local;
 
+    #[cfg(not(shuttle))]
     static DOMAIN: Domain = Domain::new();
+    #[cfg(shuttle)]
+    crate::sync::lazy_static! {
+        static ref DOMAIN: Domain = Domain::new();
+    }
 
     thread_local! {
         static MEMBER: Member<'static> = DOMAIN.join();
@@ -228,7 +234,7 @@ mod process {
     #[inline]
     pub fn pinned<R>(look: impl FnOnce(&Guard<'_>) -> R) -> R {
         // The threads of a host are one of the system's, and each needs a place of its own.
-        #[cfg(feature = "internals")]
+        #[cfg(all(feature = "internals", not(shuttle)))]
         if crate::sync::host::current().is_some() {
             return look(&DOMAIN.join().pin());
         }

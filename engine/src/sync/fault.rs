@@ -1,5 +1,5 @@
 //! Steps left out and orderings weakened on purpose, for models and simulations that must then fail. Exists there alone: under
-//! `--cfg loom`, and with the feature `mutants`.
+//! `--cfg loom`, under `--cfg shuttle`, and with the feature `mutants`.
 //!
 //! A model runs on one thread of the system, whatever threads it has itself; so does a simulation, and so does what they
 //! have broken.
@@ -101,6 +101,10 @@ faults! {
         ListsRelaxed,
         /// The ringer says that a seat is off the list before it has read who comes next.
         ClearsFirst,
+        /// A shard that stops takes what was submitted, and leaves the stack open.
+        HaltsOpen,
+        /// Nobody who follows the log is woken when it goes on.
+        RingsNobody,
     }
     storage {
         // The log writer and its disk.
@@ -172,6 +176,9 @@ faults! {
         /// The tail is not synced before it is accepted. Seen after the death of the process and then a power cut: what was
         /// shown in between is gone.
         RecoversUnsynced = "recovers-unsynced",
+        /// The tail is read from the system's cache. Seen after a sync that failed, an opening and a power cut: what was shown
+        /// in between is gone.
+        TrustsCache = "trusts-cache",
         /// The proven end is a block too low. Seen when the last flush below it has rotted: it is cut off.
         ProvesTooLittle = "proves-too-little",
         /// The proven end is a block too high. Seen at an opening after one that wrote nothing, or after a power cut that tears

@@ -116,13 +116,13 @@ pub fn published() {
 
 impl Followers {
     /// Nobody.
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     pub(crate) const fn new() -> Followers {
         Followers { top: AtomicPtr::new(ptr::null_mut()) }
     }
 
     /// Nobody.
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     #[allow(clippy::new_without_default)]
     pub fn new() -> Followers {
         Followers { top: AtomicPtr::new(ptr::null_mut()) }

@@ -1,16 +1,19 @@
-//! Atomics, threads and cells, from std or from loom: no other module names either.
+//! Atomics, threads and cells, from std, loom or shuttle: no other module names any of them.
 //!
-//! Built with `--cfg loom`, the protocol modules run under the model checker unchanged.
+//! Built with `--cfg loom`, the protocol modules run under the model checker unchanged. Built with `--cfg shuttle`, the
+//! whole engine does under schedulers that draw their schedules: every operation on an atomic is a point where others
+//! may run, and what belongs to a thread or to the process belongs to one schedule. Threads, waits and the time are
+//! those of a [`host`] then.
 
 /// Whether a model or a simulation has one of these broken on purpose; never, outside them.
-#[cfg(not(any(loom, feature = "mutants")))]
+#[cfg(not(any(loom, shuttle, feature = "mutants")))]
 macro_rules! broken {
     ($($fault:ident)|+) => {
         false
     };
 }
 
-#[cfg(any(loom, feature = "mutants"))]
+#[cfg(any(loom, shuttle, feature = "mutants"))]
 macro_rules! broken {
     ($($fault:ident)|+) => {
         $($crate::sync::fault::is($crate::sync::fault::Fault::$fault))||+
@@ -37,7 +40,7 @@ pub mod doorbell;
 #[cfg(not(loom))]
 pub(crate) mod entropy;
 pub mod epoch;
-#[cfg(any(loom, feature = "mutants"))]
+#[cfg(any(loom, shuttle, feature = "mutants"))]
 pub mod fault;
 pub mod followers;
 #[cfg(all(feature = "internals", not(loom)))]
@@ -56,7 +59,11 @@ pub mod watermark;
 
 #[cfg(not(loom))]
 mod switch {
-    pub(crate) use std::sync::atomic;
+    #[cfg(shuttle)]
+    pub(crate) use shuttle::{lazy_static, sync::atomic, thread_local};
+    #[cfg(not(shuttle))]
+    pub(crate) use std::{sync::atomic, thread_local};
+
     pub(crate) use std::sync::{Arc, Mutex};
 
     /// Writes a word that the caller has to itself.

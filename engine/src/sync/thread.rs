@@ -1,6 +1,9 @@
 //! Threads: the system's, or those of a [host](super::host).
 
 use std::io;
+#[cfg(feature = "internals")]
+use std::sync::TryLockError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub(crate) use std::thread::*;
 
@@ -15,7 +18,7 @@ pub(crate) struct Started<T>(Kind<T>);
 enum Kind<T> {
     System(JoinHandle<T>),
     #[cfg(feature = "internals")]
-    Hosted(super::Arc<super::Mutex<Option<Result<T>>>>),
+    Hosted(super::Arc<Mutex<Option<Result<T>>>>),
 }
 
 /// Starts a thread.
@@ -25,11 +28,11 @@ pub(crate) fn start<T: Send + 'static>(
 ) -> io::Result<Started<T>> {
     #[cfg(feature = "internals")]
     if let Some(host) = host::current() {
-        let place = super::Arc::new(super::Mutex::new(None));
+        let place = super::Arc::new(Mutex::new(None));
         let result = super::Arc::clone(&place);
         let body = move || {
             let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
-            *result.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(ran);
+            *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(ran);
         };
         host.spawn(&name, Box::new(body))?;
         return Ok(Started(Kind::Hosted(place)));
@@ -46,6 +49,24 @@ pub(crate) fn parallelism() -> usize {
     available_parallelism().map_or(1, usize::from)
 }
 
+/// Holds a lock that its holders keep over a wait, so that no thread of a host may sleep for it.
+pub(crate) fn hold<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    #[cfg(feature = "internals")]
+    if let Some(host) = host::current() {
+        loop {
+            match lock.try_lock() {
+                Ok(held) => return held,
+                Err(TryLockError::Poisoned(held)) => return held.into_inner(),
+                Err(TryLockError::WouldBlock) => {
+                    let free = || !matches!(lock.try_lock(), Err(TryLockError::WouldBlock));
+                    host.wait(&free, None);
+                }
+            }
+        }
+    }
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl<T> Started<T> {
     /// Waits until the thread has ended.
     pub(crate) fn join(self) -> Result<T> {
@@ -53,7 +74,7 @@ impl<T> Started<T> {
             Kind::System(handle) => handle.join(),
             #[cfg(feature = "internals")]
             Kind::Hosted(place) => loop {
-                let take = || place.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let take = || place.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(result) = take().take() {
                     return result;
                 }

@@ -24,13 +24,13 @@ pub struct Registration<'w> {
 }
 
 impl WakeWord {
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     pub(crate) const fn new() -> WakeWord {
         WakeWord { word: AtomicU32::new(0), waiters: AtomicU32::new(0), sleep: sleep::Sleep::new() }
     }
 
     /// A word that nobody sleeps on.
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     #[allow(clippy::new_without_default)]
     pub fn new() -> WakeWord {
         WakeWord { word: AtomicU32::new(0), waiters: AtomicU32::new(0), sleep: sleep::Sleep::new() }
@@ -83,7 +83,7 @@ impl Drop for Registration<'_> {
     }
 }
 
-#[cfg(all(target_os = "linux", not(loom)))]
+#[cfg(all(target_os = "linux", not(any(loom, shuttle))))]
 mod sleep {
     use super::{AtomicU32, Duration};
 
@@ -133,12 +133,14 @@ mod sleep {
 }
 
 /// Where the system has no such word: a lock that is held for a comparison alone.
-#[cfg(any(not(target_os = "linux"), loom))]
+#[cfg(any(not(target_os = "linux"), loom, shuttle))]
 mod sleep {
     use super::{AtomicU32, Duration, Ordering};
     #[cfg(loom)]
     use loom::sync::{Condvar, Mutex};
-    #[cfg(not(loom))]
+    #[cfg(shuttle)]
+    use shuttle::sync::{Condvar, Mutex, PoisonError};
+    #[cfg(not(any(loom, shuttle)))]
     use std::sync::{Condvar, Mutex, PoisonError};
 
     #[derive(Debug)]
@@ -148,12 +150,12 @@ mod sleep {
     }
 
     impl Sleep {
-        #[cfg(not(loom))]
+        #[cfg(not(any(loom, shuttle)))]
         pub(super) const fn new() -> Sleep {
             Sleep { lock: Mutex::new(()), changed: Condvar::new() }
         }
 
-        #[cfg(loom)]
+        #[cfg(any(loom, shuttle))]
         pub(super) fn new() -> Sleep {
             Sleep { lock: Mutex::new(()), changed: Condvar::new() }
         }

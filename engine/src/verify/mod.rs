@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! bytes, frame, record   what bytes mean
+//! scan                   what stands in the blocks of a segment
 //! files                  bytes of a store, opened for reading alone
 //! survey                 first pass: which segments hold the log, how far it is proven
 //! walk                   second pass: along the log to its end
@@ -18,6 +19,7 @@ mod bytes;
 mod files;
 mod frame;
 mod record;
+mod scan;
 mod survey;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use super::bytes::Flaw;
 use super::files::{Files, LOOKS_MAX, Listed, Trouble};
 use super::frame::{End, HEADER_BYTES, Place, SegmentHeader, flush, segment};
-use super::walk::flushes;
+use super::scan::flushes;
 use super::{Damage, Shard};
 use crate::error::{Error, ErrorKind};
 use crate::id::{Position, SegmentId};

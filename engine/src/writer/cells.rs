@@ -10,6 +10,7 @@ use std::ops::Deref;
 use triomphe::Arc;
 
 use super::request::{Asked, TicketCell};
+use crate::sync::thread_local;
 
 /// A thread keeps so many cells at most.
 const KEPT_MAX: usize = 1024;

@@ -11,7 +11,12 @@ const GROUPS: usize = 256;
 #[repr(align(64))]
 struct Line(WakeWord);
 
+#[cfg(not(shuttle))]
 static WORDS: [Line; GROUPS] = [const { Line(WakeWord::new()) }; GROUPS];
+#[cfg(shuttle)]
+crate::sync::lazy_static! {
+    static ref WORDS: [Line; GROUPS] = std::array::from_fn(|_| Line(WakeWord::new()));
+}
 
 pub(crate) fn word(group: u8) -> &'static WakeWord {
     &WORDS[usize::from(group)].0

@@ -23,11 +23,11 @@ use crate::reserve::stack::{Batch, Stack};
 use crate::reserve::step;
 use crate::reserve::write::WriteRef;
 use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
-use crate::sync::clock;
 use crate::sync::doorbell::Doorbell;
 use crate::sync::permits::{Permits, Short, Taken};
 use crate::sync::process::Forks;
 use crate::sync::wake_word::WakeWord;
+use crate::sync::{broken, clock};
 
 /// How often a caller that waits for room looks whether anybody still works on it.
 const ROOM_LOOK: Duration = Duration::from_millis(20);
@@ -228,7 +228,7 @@ impl Intake {
     /// No more writes are taken, for this reason; the first reason stays. Returns what was submitted last.
     pub(crate) fn halt(&self, reason: Error) -> Batch<Payload> {
         let _first_stays = self.halt.set(reason);
-        let last = self.stack.close();
+        let last = if broken!(HaltsOpen) { self.stack.take() } else { self.stack.close() };
         self.permits.room().wake_all();
         last
     }

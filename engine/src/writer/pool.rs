@@ -15,11 +15,11 @@ use super::request::{Kind, Payload, Plan, Request, Taken};
 use crate::format::RecordEncoder;
 use crate::reserve::write::Write;
 use crate::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use crate::sync::prefetch;
+use crate::sync::{prefetch, thread_local};
 
-/// How many requests hang together.
-pub(crate) const BATCH: usize = 256;
-const HOOKS: usize = 256;
+/// How many requests hang together. Few in schedules that are drawn, which are short.
+pub(crate) const BATCH: usize = if cfg!(shuttle) { 2 } else { 256 };
+const HOOKS: usize = if cfg!(shuttle) { 2 } else { 256 };
 /// A request that holds more memory than this is not kept.
 const KEPT_BYTES_MAX: usize = 4 << 10;
 
@@ -34,9 +34,16 @@ struct Rack {
 }
 
 /// Batches of spent requests, from log writers to callers.
+#[cfg(not(shuttle))]
 static SPENT: Rack = Rack::new();
 /// The emptied batches, back again, so that neither side needs memory in the steady state.
+#[cfg(not(shuttle))]
 static EMPTIED: Rack = Rack::new();
+#[cfg(shuttle)]
+crate::sync::lazy_static! {
+    static ref SPENT: Rack = Rack::new();
+    static ref EMPTIED: Rack = Rack::new();
+}
 
 thread_local! {
     static SPARE: RefCell<Option<Box<Batch>>> = const { RefCell::new(None) };
@@ -89,6 +96,14 @@ impl Rack {
             }
         }
         None
+    }
+}
+
+/// A rack of the process is never dropped. One of a schedule is, with what hangs on it.
+#[cfg(shuttle)]
+impl Drop for Rack {
+    fn drop(&mut self) {
+        while self.take().is_some() {}
     }
 }
 

@@ -1,11 +1,12 @@
 //! For each mutant that a random run seldom meets, the shortest run that exposes it: what holds without it does not with
 //! it.
 
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::hand::*;
-use crate::disk::sim::{Loss, SimDisk};
+use crate::disk::sim::{Fault as SyncFails, Loss, Op, SimDisk};
 use crate::disk::{Access, Disk};
 use crate::format::SegmentHeader;
 use crate::recover::Mode;
@@ -51,6 +52,26 @@ fn what_was_shown_after_a_death_is_there_after_a_power_cut() {
         let dead = after(&sim, Loss::Nothing);
         let shown = records(&*dead);
         shown == Some(2) && records(&*after(&dead, Loss::All)) == shown
+    });
+}
+
+#[test]
+fn what_was_shown_after_a_failed_sync_is_there_after_a_power_cut() {
+    exposes(Fault::TrustsCache, || {
+        let (sim, disk) = disk();
+        let mut hand = Hand::open(disk).unwrap();
+        hand.flush(1).unwrap();
+        hand.start(1).unwrap();
+        sim.plan(SyncFails {
+            op: Op::Sync,
+            nth: 1,
+            lasting: false,
+            kind: ErrorKind::Other,
+            short: false,
+        });
+        assert_eq!(records(&*sim), None);
+        let shown = records(&*sim);
+        records(&*after(&sim, Loss::All)) == shown
     });
 }
 
