@@ -123,7 +123,7 @@ impl Lives {
             let world = World::new(self.random.u64(..), self.profile.temper(&mut self.random));
             host::install(Some(Rc::clone(&world) as _));
             let options = self.profile.options(&mut self.random);
-            self.profile.furnish(&self.disk);
+            self.profile.furnish(&self.disk, &mut self.random);
             let went_on = self.open_and_use(&world, &options, breaks);
             world.finish();
             host::install(None);
@@ -160,8 +160,8 @@ impl Lives {
         };
         // What goes wrong from here on is drawn anew.
         self.disk.repair();
-        self.profile.furnish(&self.disk);
-        let inspected = inspect(&store, &mut self.book.borrow_mut(), self.faith);
+        self.profile.furnish(&self.disk, &mut self.random);
+        let inspected = inspect(&store, &mut self.book.borrow_mut(), &self.faith);
         let contents = match inspected {
             Ok(contents) => contents,
             Err(_) if self.disk.is_cut() => {
@@ -227,7 +227,7 @@ impl Lives {
         match open_on(&options, Arc::clone(&self.disk) as Arc<dyn Disk>) {
             Ok(store) => {
                 let mut book = self.book.borrow().clone();
-                match inspect(&store, &mut book, self.faith) {
+                match inspect(&store, &mut book, &self.faith) {
                     Ok(_) => self.book.borrow_mut().count("read-only openings"),
                     Err(_) if self.disk.is_cut() => {}
                     Err(Complaint::Failed(_))
@@ -297,7 +297,7 @@ impl Lives {
             next_sequence: Rc::clone(&self.next_sequence),
             followed_to: Rc::clone(&self.followed_to),
             disk: Arc::clone(&self.disk),
-            faith: self.faith,
+            faith: self.faith.clone(),
             over: Cell::new(false),
             wrong: Rc::default(),
         });
@@ -367,10 +367,10 @@ impl Lives {
             self.book.borrow_mut().count("clean closes");
         }
         self.book.borrow_mut().end_life();
-        if closed.is_ok() && !dead && self.faith == Faith::Kept && self.random.u8(0..3) == 0 {
-            self.rot()?;
-        }
         self.next_disk(dead);
+        if self.faith == Faith::Kept && self.random.u8(0..3) == 0 {
+            crate::rot::examine(self)?;
+        }
         Ok(())
     }
 
@@ -383,7 +383,7 @@ impl Lives {
             self.disk.repair();
             let seen = self.open(&options).and_then(|opened| match opened {
                 Opened::Store(store) => {
-                    let inspected = inspect(&store, &mut self.book.borrow_mut(), self.faith);
+                    let inspected = inspect(&store, &mut self.book.borrow_mut(), &self.faith);
                     match inspected {
                         Ok(contents) => self.verify(&contents),
                         Err(_) if self.disk.is_cut() => Ok(()),
@@ -433,12 +433,6 @@ impl Lives {
         for (kind, count) in self.disk.faults() {
             *self.faults.entry(kind.name().to_owned()).or_default() += count;
         }
-    }
-
-    /// A copy of the disk, on which everything acknowledged is proven, rots somewhere: what is opened then has
-    /// everything, or says that it is damaged, and shows nothing that is wrong.
-    fn rot(&mut self) -> Result<(), String> {
-        crate::rot::examine(self)
     }
 
     pub(crate) fn draw(&mut self) -> &mut Rng {
