@@ -45,8 +45,8 @@ deny:
 environment:
     cargo test -p annals --test environment --test exhausted_memory --test layers --test errors
 
-# All that shows that nothing acknowledged is lost, as CI has it; docs/TESTING.md tells of each. ANNALS_NO_SKIPS=1 makes a failure of
-# what can't be run here.
+# docs/TESTING.md tells of each. ANNALS_NO_SKIPS=1 makes a failure of what can't be run here.
+# All that shows that nothing acknowledged is lost, as CI has it.
 evidence:
     .ci/run simulation mutants loom shuttle histories kills power fuzz miri sanitizers
 
@@ -109,9 +109,9 @@ miri:
 sanitizers:
     .ci/run sanitizers
 
-# The evidence for an hour on two cores, from other seeds each night. Meant are, in minutes without building: simulation 15, mutants 2,
-# loom at bound 3 5, shuttle 6, histories 5, kills 6, power on ext4 and XFS 6 and under a virtual machine 3, fuzz with
-# AddressSanitizer 8, Miri 3, sanitizers 1.
+# Meant are, in minutes without building: simulation 15, mutants 2, loom at bound 3 5, shuttle 6, histories 5, kills 6, power on ext4
+# and XFS 6 and under a virtual machine 3, fuzz with AddressSanitizer 8, Miri 3, sanitizers 1.
+# The evidence for an hour on two cores, from other seeds each night.
 nightly:
     ANNALS_NIGHT=$(date +%Y%m%d) && export \
         SIM_SEEDS=1000000000 SIM_MINUTES=15 SIM_FROM=${ANNALS_NIGHT}000000 \
