@@ -7,7 +7,8 @@
 //! [`Process`] asks the system as well, so that a child made behind the C library's back does not let go of its
 //! parent's lock either.
 
-use crate::sync::atomic::{AtomicU32, Ordering};
+// Also where schedules are drawn: a process has the one word, whatever schedule looks at it.
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// How many forks lie between this process and the first of its line that used a store.
 static FORKS: AtomicU32 = AtomicU32::new(0);
