@@ -110,7 +110,7 @@ impl Profile {
             groups: random.u8(1..4),
             aggregates: random.u8(1..6),
             clients: random.u8(1..6),
-            calls_per_client: random.u32(10..90),
+            calls_per_client: random.u32(8..48),
             event_bytes: if random.u8(0..4) == 0 { 3000 } else { random.u32(0..200) },
             event_bytes_large: random.u32(0..segment_bytes as u32 / 2),
             pause_micros_max: 10_u64.pow(random.u32(1..6)),
