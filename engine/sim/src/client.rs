@@ -507,8 +507,8 @@ impl Client {
         let name = format!("g{group}/mark");
         let from = self.book(|book| book.mark(&name));
         // The number of the operation keeps moves of the same checkpoint apart.
-        let to = (from >> 20).max(self.book(|book| book.next_number())) + 1 << 20
-            | self.random.u64(0..1 << 20);
+        let number = (from >> 20).max(self.book(|book| book.next_number())) + 1;
+        let to = number << 20 | self.random.u64(0..1 << 20);
         let deed = Deed::Move { from: Position::from_raw(from), to: Position::from_raw(to) };
         let mut parts = Vec::new();
         if self.random.bool() {

@@ -47,7 +47,7 @@ pub const HANGS: [&str; 2] = ["everybody waits for ever", "exceeded max_steps"];
 /// The n-th write from now on fails.
 pub fn fail(disk: &SimDisk, nth: u64) {
     let kind = io::ErrorKind::Other;
-    disk.plan(Fault { op: Op::Write, nth, lasting: false, kind, short: draw() % 2 == 0 });
+    disk.plan(Fault { op: Op::Write, nth, lasting: false, kind, short: draw().is_multiple_of(2) });
 }
 
 /// A number that the schedule draws.
