@@ -33,6 +33,11 @@ pub(crate) fn open_or_create(disk: &dyn Disk, options: &Options) -> Result<Ident
     match read(disk)? {
         Some(identity) => {
             compare(&identity, options)?;
+            if !options.read_only {
+                // Who created the store may have died before its name was durable.
+                disk.sync_dir("")
+                    .map_err(|error| Error::io("syncing the store directory", error))?;
+            }
             Ok(identity)
         }
         None if holds_segments(disk)? => Err(Error::new(
@@ -216,7 +221,7 @@ pub(crate) fn create_as(disk: &dyn Disk, identity: &Identity) -> io::Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::sim::{Fault, Op, SimDisk};
+    use crate::disk::sim::{Fault, Loss, Op, SimDisk};
     use std::sync::Arc;
 
     fn created(options: &Options) -> (Arc<SimDisk>, Identity) {
@@ -342,5 +347,23 @@ mod tests {
         assert!(explained(io::ErrorKind::NotADirectory).contains("data is not a directory"));
         assert!(explained(io::ErrorKind::NotFound).contains("no store at data"));
         assert!(explained(io::ErrorKind::ReadOnlyFilesystem).contains("read-only"));
+    }
+
+    #[test]
+    fn who_opens_a_store_makes_its_name_durable() {
+        let whole = SimDisk::new(1);
+        open_or_create(&*whole, &Options::new()).unwrap();
+
+        // Whoever creates it dies before the last operation, which would make the name durable.
+        let sim = SimDisk::new(1);
+        sim.set_loss(Loss::Nothing);
+        sim.plan_cut(whole.ios(), 1);
+        assert!(open_or_create(&*sim, &Options::new()).is_err());
+        let sim = sim.take_cut().unwrap();
+        let opened = open_or_create(&*sim, &Options::new()).unwrap();
+
+        sim.set_loss(Loss::All);
+        let sim = sim.crash(2);
+        assert_eq!(read(&*sim).unwrap().map(|found| found.store), Some(opened.store));
     }
 }

@@ -64,6 +64,8 @@ pub struct Book {
     served: BTreeMap<(u16, u64), OpId>,
     /// The lowest version that a default read may show now.
     floors: BTreeMap<String, u64>,
+    /// The lowest version that an accepted read may show now, unless the shard fails.
+    accepted: BTreeMap<String, u64>,
     /// What clients believe the versions to be.
     beliefs: BTreeMap<String, u64>,
     /// Where checkpoints stand, as far as anybody knows.
@@ -340,6 +342,28 @@ impl Book {
         }
     }
 
+    /// A call was accepted: its ticket is there.
+    pub fn accepted(&mut self, call: Call) {
+        let entry = self.ops.get(&call.id).expect("it was added");
+        // A retry is accepted whatever the versions are.
+        if entry.op.client.is_some() || call.late {
+            return;
+        }
+        for part in &entry.op.parts {
+            let before = match (part.deed, part.expect) {
+                (Deed::Append(_), Expect::Version(before)) => before,
+                (Deed::Append(_), Expect::Absent) => 0,
+                _ => continue,
+            };
+            raise(&mut self.accepted, &part.key, before + 1);
+        }
+    }
+
+    /// The lowest version that an accepted read may show, if it is not refused.
+    pub fn accepted_floor(&self, key: &str) -> u64 {
+        self.floor(key).max(self.accepted.get(key).copied().unwrap_or(0))
+    }
+
     /// The lowest version that a default read may show.
     pub fn floor(&self, key: &str) -> u64 {
         self.floors.get(key).copied().unwrap_or(0)
@@ -374,6 +398,7 @@ impl Book {
             entry.open = 0;
         }
         self.failed.clear();
+        self.accepted.clear();
     }
 
     /// A recovered log has these operations, and these versions: from here on they are what there is.

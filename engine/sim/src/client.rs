@@ -234,7 +234,7 @@ impl Client {
                 }
                 Ok(())
             }
-            Ok(ticket) => match self.random.u8(0..10) {
+            Ok(ticket) => match self.accepted(call) {
                 0 => {
                     drop(ticket);
                     self.book(|book| book.abandoned(call));
@@ -252,6 +252,12 @@ impl Client {
                 }
             },
         }
+    }
+
+    /// A ticket is there; what becomes of it.
+    fn accepted(&mut self, call: Call) -> u8 {
+        self.book(|book| book.accepted(call));
+        self.random.u8(0..10)
     }
 
     fn wait_for_winner(&mut self, error: &Error) {
@@ -393,7 +399,7 @@ impl Client {
     fn read_accepted(&mut self) -> Said {
         let group = self.group();
         let key = self.key(group);
-        let floor = self.book(|book| book.floor(&key));
+        let floor = self.book(|book| book.accepted_floor(&key));
         let dead = self.scene.is_dead();
         let read = self.scene.store.read(&key).accepted();
         let version = read.version();
@@ -501,8 +507,8 @@ impl Client {
         let name = format!("g{group}/mark");
         let from = self.book(|book| book.mark(&name));
         // The number of the operation keeps moves of the same checkpoint apart.
-        let to = (from >> 20).max(self.book(|book| book.next_number())) + 1 << 20
-            | self.random.u64(0..1 << 20);
+        let number = (from >> 20).max(self.book(|book| book.next_number())) + 1;
+        let to = number << 20 | self.random.u64(0..1 << 20);
         let deed = Deed::Move { from: Position::from_raw(from), to: Position::from_raw(to) };
         let mut parts = Vec::new();
         if self.random.bool() {

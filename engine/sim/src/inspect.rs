@@ -14,12 +14,28 @@ use crate::book::{Book, Entry, Facts, holds, text};
 use crate::op::{self, Deed, OpId};
 
 /// What the disk may have done to what was acknowledged.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Faith {
     /// It kept its promises: nothing acknowledged is missing.
     Kept,
+    /// Bytes rotted at one place. Each shard's log may end earlier, but not below what was proven before.
+    Rotten(Vec<u64>),
     /// It lied, or lost bytes: the log may end earlier, and what it has must be right all the same.
     Broken,
+}
+
+impl Faith {
+    /// Whether what was shown at a position of a shard may be gone, where its log ends now.
+    fn allows_loss(&self, shard: u16, position: u64, end: u64) -> bool {
+        match self {
+            Faith::Kept => false,
+            Faith::Rotten(proven) => {
+                position > end
+                    && proven.get(usize::from(shard)).is_none_or(|proven| position >= *proven)
+            }
+            Faith::Broken => position > end,
+        }
+    }
 }
 
 /// What a log holds, as its records say.
@@ -67,7 +83,7 @@ impl From<annals::Error> for Complaint {
 }
 
 /// Reads everything that a store has, in every way, and holds it against the book.
-pub fn inspect(store: &Store, book: &mut Book, faith: Faith) -> Result<Contents, Complaint> {
+pub fn inspect(store: &Store, book: &mut Book, faith: &Faith) -> Result<Contents, Complaint> {
     let mut contents = Contents::default();
     for shard in 0..store.shards() {
         let (mut positions, mut given) = (Vec::new(), Vec::new());
@@ -256,7 +272,7 @@ impl Contents {
     }
 
     /// What is missing, or should not be there.
-    fn compare(&self, book: &mut Book, faith: Faith) -> Result<(), Complaint> {
+    fn compare(&self, book: &mut Book, faith: &Faith) -> Result<(), Complaint> {
         let mut lost = Vec::new();
         for (shard, positions) in (0..).zip(&self.positions) {
             let end = positions.last().copied().unwrap_or(0);
@@ -264,7 +280,7 @@ impl Contents {
                 if self.landed.get(&id).is_some_and(|facts| facts.position == position) {
                     continue;
                 }
-                if faith == Faith::Broken && position > end {
+                if faith.allows_loss(shard, position, end) {
                     lost.push((shard, position));
                     continue;
                 }
@@ -275,7 +291,9 @@ impl Contents {
             }
         }
         for (shard, position) in lost {
-            book.count("lost by a broken disk");
+            if *faith == Faith::Broken {
+                book.count("lost by a broken disk");
+            }
             book.forget(shard, position);
         }
         for (id, entry, facts) in book.committed() {
@@ -283,7 +301,7 @@ impl Contents {
                 return Err(format!("{id:?} was committed as {facts:?}, and is gone").into());
             }
         }
-        if faith == Faith::Broken {
+        if *faith != Faith::Kept {
             return Ok(());
         }
         for followed in &book.followed {

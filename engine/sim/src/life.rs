@@ -78,6 +78,10 @@ pub(crate) struct Lives {
     followed_to: Rc<RefCell<BTreeMap<u16, u64>>>,
     pub(crate) disk: Arc<SimDisk>,
     pub(crate) faith: Faith,
+    /// Up to where each shard's log was proven after the last opening.
+    proven: Vec<u64>,
+    /// The last record of each shard that the last opening found.
+    ends: Vec<u64>,
     random: Rng,
     pub(crate) stalls: u64,
     pub(crate) turns: u64,
@@ -107,6 +111,8 @@ impl Lives {
             followed_to: Rc::default(),
             disk,
             faith: Faith::Kept,
+            proven: Vec::new(),
+            ends: Vec::new(),
             random,
             stalls: 0,
             turns: 0,
@@ -123,7 +129,7 @@ impl Lives {
             let world = World::new(self.random.u64(..), self.profile.temper(&mut self.random));
             host::install(Some(Rc::clone(&world) as _));
             let options = self.profile.options(&mut self.random);
-            self.profile.furnish(&self.disk);
+            self.profile.furnish(&self.disk, &mut self.random);
             let went_on = self.open_and_use(&world, &options, breaks);
             world.finish();
             host::install(None);
@@ -160,8 +166,8 @@ impl Lives {
         };
         // What goes wrong from here on is drawn anew.
         self.disk.repair();
-        self.profile.furnish(&self.disk);
-        let inspected = inspect(&store, &mut self.book.borrow_mut(), self.faith);
+        self.profile.furnish(&self.disk, &mut self.random);
+        let inspected = inspect(&store, &mut self.book.borrow_mut(), &self.faith);
         let contents = match inspected {
             Ok(contents) => contents,
             Err(_) if self.disk.is_cut() => {
@@ -227,7 +233,7 @@ impl Lives {
         match open_on(&options, Arc::clone(&self.disk) as Arc<dyn Disk>) {
             Ok(store) => {
                 let mut book = self.book.borrow().clone();
-                match inspect(&store, &mut book, self.faith) {
+                match inspect(&store, &mut book, &self.faith) {
                     Ok(_) => self.book.borrow_mut().count("read-only openings"),
                     Err(_) if self.disk.is_cut() => {}
                     Err(Complaint::Failed(_))
@@ -251,7 +257,7 @@ impl Lives {
     }
 
     /// The independent reader finds the same.
-    fn verify(&self, contents: &Contents) -> Result<(), String> {
+    fn verify(&mut self, contents: &Contents) -> Result<(), String> {
         let found = match verify_on(&*self.disk) {
             // A reader that can't make the tail durable shows less.
             _ if self.disk.is_cut() => return Ok(()),
@@ -264,6 +270,19 @@ impl Lives {
         if let Some(problem) = found.problems.first() {
             return Err(format!("verify finds a problem: {problem}"));
         }
+        // What is known as durable stays known, whatever is tidied away.
+        self.proven.resize(found.ends.len(), 0);
+        for (end, proven) in found.ends.iter().zip(&mut self.proven) {
+            if end.proven.get() < *proven {
+                return Err(format!(
+                    "shard {} was proven up to {proven}, and is up to {}",
+                    end.shard,
+                    end.proven.get()
+                ));
+            }
+            *proven = end.proven.get();
+        }
+        self.ends = contents.positions.iter().map(|all| all.last().copied().unwrap_or(0)).collect();
         let writes: usize = contents.positions.iter().map(Vec::len).sum();
         if found.writes != writes as u64 {
             let ends: Vec<_> = contents.positions.iter().map(|all| all.last()).collect();
@@ -297,7 +316,7 @@ impl Lives {
             next_sequence: Rc::clone(&self.next_sequence),
             followed_to: Rc::clone(&self.followed_to),
             disk: Arc::clone(&self.disk),
-            faith: self.faith,
+            faith: self.faith.clone(),
             over: Cell::new(false),
             wrong: Rc::default(),
         });
@@ -365,12 +384,14 @@ impl Lives {
         let dead = self.disk.is_cut();
         if closed.is_ok() && !dead {
             self.book.borrow_mut().count("clean closes");
+            self.look_at_end()?;
         }
         self.book.borrow_mut().end_life();
-        if closed.is_ok() && !dead && self.faith == Faith::Kept && self.random.u8(0..3) == 0 {
-            self.rot()?;
-        }
+        let dead = self.disk.is_cut();
         self.next_disk(dead);
+        if self.faith == Faith::Kept && self.random.u8(0..3) == 0 {
+            crate::rot::examine(self)?;
+        }
         Ok(())
     }
 
@@ -383,7 +404,7 @@ impl Lives {
             self.disk.repair();
             let seen = self.open(&options).and_then(|opened| match opened {
                 Opened::Store(store) => {
-                    let inspected = inspect(&store, &mut self.book.borrow_mut(), self.faith);
+                    let inspected = inspect(&store, &mut self.book.borrow_mut(), &self.faith);
                     match inspected {
                         Ok(contents) => self.verify(&contents),
                         Err(_) if self.disk.is_cut() => Ok(()),
@@ -405,6 +426,27 @@ impl Lives {
     /// A broken disk may have lost what can't be read.
     fn is_lost(&self, error: &Error) -> bool {
         self.faith == Faith::Broken && error.kind() == ErrorKind::Corrupt
+    }
+
+    /// A store that was closed says on disk that all is durable that was written since it was opened.
+    fn look_at_end(&self) -> Result<(), String> {
+        if self.faith != Faith::Kept {
+            return Ok(());
+        }
+        self.disk.repair();
+        let found = match verify_on(&*self.disk) {
+            _ if self.disk.is_cut() => return Ok(()),
+            found => found.map_err(|error| format!("after a close: {error}"))?,
+        };
+        let book = self.book.borrow();
+        for end in &found.ends {
+            let last = book.shown(end.shard).last().map(|(position, _)| position);
+            let found = self.ends.get(usize::from(end.shard)).copied();
+            if last.is_some_and(|last| Some(last) > found && last >= end.proven.get()) {
+                return Err(format!("a closed shard is not proven to {last:?}: {end:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// Where the next life begins: on what the cut has left, on what one now would leave, or where this life has ended.
@@ -433,12 +475,6 @@ impl Lives {
         for (kind, count) in self.disk.faults() {
             *self.faults.entry(kind.name().to_owned()).or_default() += count;
         }
-    }
-
-    /// A copy of the disk, on which everything acknowledged is proven, rots somewhere: what is opened then has
-    /// everything, or says that it is damaged, and shows nothing that is wrong.
-    fn rot(&mut self) -> Result<(), String> {
-        crate::rot::examine(self)
     }
 
     pub(crate) fn draw(&mut self) -> &mut Rng {

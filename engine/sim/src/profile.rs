@@ -10,8 +10,13 @@ use fastrand::Rng;
 use crate::world::Temper;
 
 /// Nobody notices these.
-const HARMLESS: [FaultKind; 4] =
-    [FaultKind::LateCompletion, FaultKind::ShortWrite, FaultKind::Interrupted, FaultKind::TryAgain];
+const HARMLESS: [FaultKind; 5] = [
+    FaultKind::Straggler,
+    FaultKind::LateCompletion,
+    FaultKind::ShortWrite,
+    FaultKind::Interrupted,
+    FaultKind::TryAgain,
+];
 
 /// These are told to the engine, which tells its callers.
 const TOLD: [FaultKind; 12] = [
@@ -58,7 +63,6 @@ pub(crate) struct Profile {
     harmless: Vec<Chance>,
     told: Vec<Chance>,
     broken: Vec<Chance>,
-    loss: Loss,
     damages: bool,
 }
 
@@ -72,7 +76,11 @@ impl Profile {
         let harmless = among(&HARMLESS, 2, random);
         let harmless = harmless.into_iter().map(|kind| Chance {
             kind,
-            per_million: 10_u32.pow(random.u32(3..6)),
+            // A process dies seldom with a flush in flight.
+            per_million: match kind {
+                FaultKind::Straggler => 500_000,
+                _ => 10_u32.pow(random.u32(3..6)),
+            },
             lasting: false,
             most: u64::MAX,
         });
@@ -80,7 +88,11 @@ impl Profile {
         let told = if random.u8(0..3) == 0 { Vec::new() } else { among(&TOLD, 3, random) };
         let told = told.into_iter().map(|kind| Chance {
             kind,
-            per_million: 10_u32.pow(random.u32(2..5)) / 3,
+            // Directories are created once.
+            per_million: match kind {
+                FaultKind::CreateDirError => 300_000,
+                _ => 10_u32.pow(random.u32(2..5)) / 3,
+            },
             lasting: random.u8(0..4) == 0,
             most: random.u64(1..4),
         });
@@ -98,8 +110,8 @@ impl Profile {
             groups: random.u8(1..4),
             aggregates: random.u8(1..6),
             clients: random.u8(1..6),
-            calls_per_client: random.u32(10..90),
-            event_bytes: random.u32(0..200),
+            calls_per_client: random.u32(8..48),
+            event_bytes: if random.u8(0..4) == 0 { 3000 } else { random.u32(0..200) },
             event_bytes_large: random.u32(0..segment_bytes as u32 / 2),
             pause_micros_max: 10_u64.pow(random.u32(1..6)),
             lives: random.u32(4..8),
@@ -107,7 +119,6 @@ impl Profile {
             harmless,
             told,
             broken: broken.into(),
-            loss: [Loss::Random, Loss::Random, Loss::All, Loss::Nothing][random.usize(0..4)],
             // Who sets a block smaller than the device's knows that the device does no such thing.
             damages: block_bytes == 4096 && random.bool(),
         }
@@ -141,9 +152,10 @@ impl Profile {
         }
     }
 
-    /// What a disk of this seed always does.
-    pub(crate) fn furnish(&self, disk: &SimDisk) {
-        disk.set_loss(self.loss);
+    /// What a disk of this seed does in each life. What a power cut loses is drawn anew.
+    pub(crate) fn furnish(&self, disk: &SimDisk, random: &mut Rng) {
+        let losses = [Loss::Random, Loss::Random, Loss::All, Loss::Nothing];
+        disk.set_loss(losses[random.usize(0..4)]);
         disk.set_damage(self.damages);
         disk.set_lateness(40, Duration::from_micros(800));
         for chance in &self.harmless {

@@ -54,7 +54,12 @@ impl Predicate {
     fn new(ready: &dyn Fn() -> bool) -> Predicate {
         // SAFETY: only the lifetime changes. The predicate is looked at while its thread is suspended in `World::wait`,
         // which borrows it, and a thread is never unwound from there: worlds run to their end.
-        Predicate(unsafe { std::mem::transmute::<*const (dyn Fn() -> bool + '_), _>(ready) })
+        let ready = unsafe {
+            std::mem::transmute::<*const (dyn Fn() -> bool + '_), *const (dyn Fn() -> bool + 'static)>(
+                ready,
+            )
+        };
+        Predicate(ready)
     }
 
     fn holds(&self) -> bool {

@@ -157,13 +157,34 @@ impl<'a> Source<'a> {
     ) -> Result<bool, Error> {
         let path = self.path(FileName::Segment(id));
         let offset = u64::from(self.block_bytes);
-        let read = self.disk.open(&path, Access::Read).and_then(|file| {
-            if direct { file.read_direct_at(offset, bytes) } else { file.read_at(offset, bytes) }
-        });
-        match read.map_err(|error| Trip::sort(format_args!("reading {path}"), error)) {
-            Ok(()) => Ok(true),
-            Err(Trip::Moved(_)) => Ok(false),
-            Err(Trip::Failed(error)) => Err(error),
+        let end = offset + bytes.len() as u64;
+        let reading = |error| Error::io(format_args!("reading {path}"), error);
+        let mut reads = 0;
+        loop {
+            let file = match self.disk.open(&path, Access::Read) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+                Err(error) => return Err(Error::io(format_args!("opening {path}"), error)),
+            };
+            let read = if direct {
+                file.read_direct_at(offset, bytes)
+            } else {
+                file.read_at(offset, bytes)
+            };
+            match read {
+                Ok(()) => return Ok(true),
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                    return Err(reading(error));
+                }
+                // Only a file that is as short as the read says holds no flush.
+                Err(_) if file.len().map_err(reading)? < end => return Ok(false),
+                Err(error) => {
+                    reads += 1;
+                    if reads == READS_MAX {
+                        return Err(reading(error));
+                    }
+                }
+            }
         }
     }
 }

@@ -202,8 +202,9 @@ impl LogWriter {
         let block = self.start.block_bytes;
         let Some(active) = &self.active else { return Ok(false) };
         let withdrawn = active.rest_blocks(block) > 0 && self.links.intake.permits().withdraw(1);
-        // A segment that is full has one block more, which is kept for this.
-        if !withdrawn && active.offset != active.end {
+        // A segment that is full has one block more, which is kept for this. At a close nobody writes any more, whoever still
+        // stands there with permits.
+        if !withdrawn && active.offset != active.end && self.last.is_none() {
             return Ok(false);
         }
         if !self.begin_here(block as usize)? {

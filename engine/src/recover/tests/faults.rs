@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::hand::*;
-use crate::disk::sim::{Fault, Op, SimDisk};
+use crate::disk::sim::{Chance, Fault, FaultKind, Op, SimDisk};
 use crate::disk::{Access, Disk};
 use crate::error::{Error, ErrorKind};
 use crate::format::{AcceptedEnd, Origin, SegmentHeader, SegmentKind};
@@ -517,4 +517,30 @@ fn versions_that_jump_are_damage() {
     let problems = verified(&*disk).problems;
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(problems[0].what.contains("version 3 follows version 1"));
+}
+
+#[test]
+fn a_read_that_ends_early_is_not_the_end_of_the_log() {
+    let log = |seed| {
+        let sim = SimDisk::with_block(seed, BLOCK as u32);
+        furnish(&*sim);
+        let mut hand = Hand::open(Arc::clone(&sim) as _).unwrap();
+        hand.flush(1).unwrap();
+        hand.roll().unwrap();
+        // What is in the second segment nothing proves.
+        hand.start(2).unwrap();
+        sim
+    };
+    let mut told = 0;
+    for seed in 1..=300 {
+        let sim = log(seed);
+        let (kind, per_million) = (FaultKind::ShortRead, 300_000);
+        sim.allow(Chance { kind, per_million, lasting: false, most: 1 });
+        match open(&*sim, Mode::Write) {
+            Ok((found, _)) => assert_eq!(found.records, 3, "seed {seed}"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Io, "seed {seed}: {error}"),
+        }
+        told += sim.faults().get(&kind).copied().unwrap_or(0);
+    }
+    assert!(told > 100, "only {told} reads ended early");
 }
