@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+#[path = "../../../tests/common/skip.rs"]
+mod skip;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -11,6 +14,8 @@ use std::process::{Command, Stdio};
 use flate2::read::GzDecoder;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use skip::skip;
 
 /// A directory for one store, on a disk, removed at the end.
 pub struct Workplace {
@@ -183,7 +188,7 @@ pub fn backends() -> Vec<&'static str> {
     let probe = Workplace::new();
     let ring = probe.run(&["--backend", "uring", "append", "probe", "--type", "Probe"]);
     if ring.code != 0 {
-        say(&format!("SKIP: io_uring can't be had here: {}", ring.err.trim_end()));
+        skip("the command line on io_uring", ring.err.trim_end());
         return vec!["blocking"];
     }
     vec!["blocking", "uring"]
@@ -192,7 +197,7 @@ pub fn backends() -> Vec<&'static str> {
 /// A log of real events, if the folder is named.
 pub fn real_log(name: &str) -> Option<(String, Vec<String>)> {
     let Some(folder) = std::env::var_os("ANNALS_EVENT_LOGS") else {
-        say("SKIP: ANNALS_EVENT_LOGS names no folder of event logs");
+        skip("imports of real event logs", "ANNALS_EVENT_LOGS names no folder of them");
         return None;
     };
     let path = Path::new(&folder).join(name);
