@@ -512,3 +512,23 @@ fn everything_acknowledged_by_a_killed_process_is_there() {
         assert!(found.problems.is_empty(), "round {round}: {found:?}");
     }
 }
+
+#[test]
+fn a_log_whose_beginning_is_lost_does_not_begin_in_the_middle() {
+    let dir = directory();
+    for number in 0..2 {
+        // Each opening begins a segment.
+        let store = small().open(dir.path()).unwrap();
+        store.append("order-1", Expect::Any, [numbered(number)]).unwrap().wait().unwrap();
+        store.close().unwrap();
+    }
+    let first = dir.path().join("shard-0000/0000000000000001.seg");
+    let mut bytes = fs::read(&first).unwrap();
+    bytes[..512].fill(0);
+    fs::write(&first, bytes).unwrap();
+
+    let store = small().read_only(true).open(dir.path()).unwrap();
+    let mut log = store.log(0);
+    assert_eq!(log.next().expect("damage is told").unwrap_err().kind(), ErrorKind::Corrupt);
+    assert!(log.next().is_none(), "an error is the last item");
+}
