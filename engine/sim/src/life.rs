@@ -273,14 +273,15 @@ impl Lives {
         // What is known as durable stays known, whatever is tidied away.
         self.proven.resize(found.ends.len(), 0);
         for (end, proven) in found.ends.iter().zip(&mut self.proven) {
-            if end.proven.get() < *proven {
+            let now = end.proven.get();
+            let positions = &contents.positions[usize::from(end.shard)];
+            if let Some(lost) = positions.iter().find(|at| (now..*proven).contains(at)) {
                 return Err(format!(
-                    "shard {} was proven up to {proven}, and is up to {}",
-                    end.shard,
-                    end.proven.get()
+                    "shard {} was proven up to {proven}, and is up to {now}: what stands at {lost} is not proven any more",
+                    end.shard
                 ));
             }
-            *proven = end.proven.get();
+            *proven = now;
         }
         self.ends = contents.positions.iter().map(|all| all.last().copied().unwrap_or(0)).collect();
         let writes: usize = contents.positions.iter().map(Vec::len).sum();

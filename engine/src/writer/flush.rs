@@ -205,15 +205,25 @@ impl LogWriter {
         // A segment that is full has one block more, which is kept for this. At a close nobody writes any more, whoever still
         // stands there with permits.
         if !withdrawn && active.offset != active.end && self.last.is_none() {
-            return Ok(false);
+            return Ok(self.put_off_frontier());
         }
         if !self.begin_here(block as usize)? {
             self.starved = false;
             self.links.intake.release(Taken { bytes: 0, blocks: i64::from(withdrawn) });
-            return Ok(false);
+            return Ok(self.put_off_frontier());
         }
         self.building.blocks = 1;
         self.start_flush()
+    }
+
+    /// The frontier can't be stated for want of a block or of memory that others hold: it is tried again when the log has been
+    /// quiet for as long once more, or is being closed. After that there is no later.
+    fn put_off_frontier(&mut self) -> bool {
+        self.frontier_stated = self.last.is_some();
+        if !self.frontier_stated {
+            self.quiet_since = Some(clock::now());
+        }
+        false
     }
 
     /// Has the next segment prepared when this one is half full. After a failure whoever needs it asks.
