@@ -331,15 +331,18 @@ impl Lives {
             });
         }
         self.follow(world, &scene);
-        if self.random.u8(0..20) == 0 {
+        // Nothing more comes of a life on a disk that hangs.
+        let hangs = self.random.u8(0..20) == 0;
+        if hangs {
             self.disk.set_order(Order::Never);
         }
+        let most = if hangs { 20_000 } else { 400_000 };
         // Whoever is stalled never ends, and holds nobody up.
         let patience = Cell::new(0_u32);
         world.run_until(|| {
             patience.set(patience.get() + 1);
             let stalled = world.stalls.get() as u8;
-            scene.is_over() || working.get() <= stalled || patience.get() > 400_000
+            scene.is_over() || working.get() <= stalled || patience.get() > most
         });
         self.disk.set_order(Order::Random);
         scene.over.set(true);
